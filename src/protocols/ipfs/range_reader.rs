@@ -8,7 +8,6 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     content::{
@@ -18,15 +17,11 @@ use super::{
         multihash::Multihash,
     },
     gateways::{
-        blocks::{Blocks, Keep, SharedBlock},
+        blocks::{BlockRequest, Blocks, Keep},
         car_feed::CarFeed,
     },
 };
-use crate::{
-    error::{Error, Kind, Result},
-    protocols::RangeRequest,
-    units::MIB,
-};
+use crate::{error::Result, protocols::RangeRequest, units::MIB};
 
 /// Maximum length of all blocks that are fetched ahead, in bytes: enough for 400 MB/s at 50 ms.
 const MAX_AHEAD: u64 = 24 * MIB;
@@ -73,14 +68,12 @@ pub(super) struct RangeReader {
     first: Option<Bytes>,
 }
 
-/// A block that is fetched ahead.
+/// A block that is fetched ahead. Another reader may take over the range, and then shares the request.
 #[derive(Debug)]
 struct BlockAhead {
     hash: Multihash,
     len: u64,
-    task: AbortOnDropHandle<Result<Bytes>>,
-    /// Another reader may take over the range, and then needs the same block.
-    _shared: SharedBlock,
+    request: Arc<BlockRequest>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -160,9 +153,7 @@ impl RangeReader {
             self.fetch_ahead(cid);
         }
         match requested {
-            Some(ahead) => ahead.task.await.unwrap_or_else(|e| {
-                Err(Error::new(Kind::Internal, "fetching a block panicked").because(e))
-            }),
+            Some(ahead) => ahead.request.answer().await,
             None => self.blocks.get(cid, Some(&self.root), Keep::No).await,
         }
     }
@@ -190,12 +181,9 @@ impl RangeReader {
         }
         for (cid, len) in wanted {
             let Some(permit) = self.limit.reserve(len) else { return };
-            let (blocks, root) = (Arc::clone(&self.blocks), self.root.clone());
-            let (hash, shared) = (cid.hash().clone(), blocks.share(&cid));
-            let task = tokio::spawn(async move { blocks.get(&cid, Some(&root), Keep::No).await });
-            let task = AbortOnDropHandle::new(task);
-            let ahead = BlockAhead { hash, len, task, _shared: shared, _permit: permit };
-            self.ahead.push_back(ahead);
+            let request = self.blocks.request(&cid, Some(&self.root));
+            let hash = cid.hash().clone();
+            self.ahead.push_back(BlockAhead { hash, len, request, _permit: permit });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::get::{args, assert_file, get, out_path, random};
 use crate::support::{
-    KIB, MIB,
+    MIB,
     bae::{Bae, CommandOutput},
     ipfs::{BlockFolder, FUTURE, NameKey, Node, PAST, raw_cid},
     nginx::Nginx,
@@ -320,5 +320,4 @@ fn the_rpc_interface_of_a_node_is_used_with_its_login() {
     let output = bae.command(list).env("BAE_IPFS_RPC", &with_login).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_file(&out_path(&bae, "g"), b"");
-    let _ = KIB;
 }

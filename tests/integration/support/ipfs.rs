@@ -188,7 +188,7 @@ impl Node {
     pub(crate) fn file(parts: &[(&Cid, u64)]) -> Self {
         Self {
             kind: 2,
-            file_len: Some(parts.iter().map(|(_, len)| len).sum()),
+            file_len: Some(parts.iter().fold(0, |sum, (_, len)| sum.wrapping_add(*len))),
             block_lens: parts.iter().map(|(_, len)| *len).collect(),
             links: parts.iter().map(|(cid, _)| (Vec::new(), (*cid).clone(), None)).collect(),
             ..Self::default()

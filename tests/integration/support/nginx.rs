@@ -83,7 +83,7 @@ http {
     location ~ ^/ipfs/(?<cid>[A-Za-z0-9]+)$ {
                          default_type application/vnd.ipld.raw; try_files /ipfs/$cid =404; }
     location ~ ^/slow/ipfs/(?<cid>[A-Za-z0-9]+)$ {
-                         default_type application/vnd.ipld.raw; try_files /ipfs/$cid =404; limit_rate 1m; }
+                         default_type application/vnd.ipld.raw; try_files /ipfs/$cid =404; limit_rate 256k; }
     location ~ ^/ipns/(?<name>[a-z0-9]+)$ {
                          default_type application/vnd.ipfs.ipns-record; try_files /ipns/$name =404; }
   }

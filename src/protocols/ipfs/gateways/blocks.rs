@@ -7,13 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::content::{cid::Cid, multihash::Multihash},
     gateway_set::GatewaySet,
 };
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Maximum length of all kept blocks, in bytes. The nodes of a file of 1 GiB have less than 100 KiB.
 const MAX_KEPT_BYTES: usize = 6 << 20;
@@ -33,13 +34,14 @@ pub(in crate::protocols::ipfs) enum Keep {
 /// The blocks at some gateways.
 #[derive(Debug)]
 pub(in crate::protocols::ipfs) struct Blocks {
-    pub(in crate::protocols::ipfs) gateways: GatewaySet,
-    in_flight: Mutex<HashMap<Multihash, Weak<OnceCell<Bytes>>>>,
+    pub(in crate::protocols::ipfs) gateways: Arc<GatewaySet>,
+    in_flight: Mutex<HashMap<Multihash, Weak<BlockRequest>>>,
     kept: Mutex<KeptBlocks>,
 }
 
 impl Blocks {
     pub(in crate::protocols::ipfs) fn new(gateways: GatewaySet) -> Self {
+        let gateways = Arc::new(gateways);
         Self { gateways, in_flight: Mutex::default(), kept: Mutex::default() }
     }
 
@@ -56,18 +58,11 @@ impl Blocks {
         if let Some(block) = self.known(cid) {
             return Ok(block);
         }
-        let cell = self.cell(cid.hash());
-        // If the request is given up, one of those that wait for it takes over.
-        let block = cell.get_or_try_init(|| self.gateways.block(cid, root)).await?.clone();
+        let block = self.request(cid, root).answer().await?;
         if keep == Keep::Yes {
             self.keep(cid, &block);
         }
         Ok(block)
-    }
-
-    /// A share of the block of `cid`. While it exists, all requests for the block have the same answer.
-    pub(in crate::protocols::ipfs) fn share(&self, cid: &Cid) -> SharedBlock {
-        SharedBlock(self.cell(cid.hash()))
     }
 
     /// The block, if no request is needed for it.
@@ -80,25 +75,60 @@ impl Blocks {
         self.kept.lock().insert(cid.hash().detached(), block.clone());
     }
 
-    fn cell(&self, hash: &Multihash) -> Arc<OnceCell<Bytes>> {
+    /// Requests the block of `cid`, or joins a request for it that exists.
+    pub(in crate::protocols::ipfs) fn request(
+        &self,
+        cid: &Cid,
+        root: Option<&Cid>,
+    ) -> Arc<BlockRequest> {
         let mut in_flight = self.in_flight.lock();
-        if let Some(cell) = in_flight.get(hash).and_then(Weak::upgrade) {
-            return cell;
+        let running = in_flight.get(cid.hash()).and_then(Weak::upgrade);
+        if let Some(request) = running.filter(|request| !request.has_failed()) {
+            return request;
         }
         if in_flight.len() >= MAX_IN_FLIGHT {
-            in_flight.retain(|_, cell| cell.strong_count() > 0);
+            in_flight.retain(|_, request| request.strong_count() > 0);
         }
-        let cell = Arc::default();
-        in_flight.insert(hash.detached(), Arc::downgrade(&cell));
-        cell
+        let request = Arc::new(BlockRequest::start(&self.gateways, cid, root));
+        in_flight.insert(cid.hash().detached(), Arc::downgrade(&request));
+        request
     }
 }
 
-/// Keeps the answer to a request for others.
+/// A request for a block. It makes progress in a task of its own, whether or not anything waits for it, and is given up
+/// when the last share of it is dropped.
 #[derive(Debug)]
-pub(in crate::protocols::ipfs) struct SharedBlock(
-    #[expect(dead_code, reason = "held for its drop")] Arc<OnceCell<Bytes>>,
-);
+pub(in crate::protocols::ipfs) struct BlockRequest {
+    answer: watch::Receiver<Option<Result<Bytes>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl BlockRequest {
+    fn start(gateways: &Arc<GatewaySet>, cid: &Cid, root: Option<&Cid>) -> Self {
+        let (sender, answer) = watch::channel(None);
+        let (gateways, cid, root) = (Arc::clone(gateways), cid.clone(), root.cloned());
+        let task = tokio::spawn(async move {
+            let block = gateways.block(&cid, root.as_ref()).await;
+            sender.send_replace(Some(block));
+        });
+        Self { answer, _task: AbortOnDropHandle::new(task) }
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(&*self.answer.borrow(), Some(Err(_)))
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// As [`GatewaySet::block`].
+    pub(in crate::protocols::ipfs) async fn answer(&self) -> Result<Bytes> {
+        let mut answer = self.answer.clone();
+        let answer = answer.wait_for(Option::is_some).await;
+        let answer = answer.ok().and_then(|answer| answer.clone());
+        answer.unwrap_or_else(|| Err(Error::new(Kind::Internal, "fetching a block panicked")))
+    }
+}
 
 /// Blocks that are needed often, the least recently used of which are dropped.
 #[derive(Debug, Default)]
