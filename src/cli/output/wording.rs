@@ -115,6 +115,8 @@ mod tests {
         assert_eq!(hint_text(&raise), "raise it with --memory 256MiB");
         let all = hint!["use ", Setting::Select.with("*"), " for all"];
         assert_eq!(hint_text(&all), "use --select '*' for all");
+        let accept = hint!["pass ", Setting::AcceptHostKey.with("SHA256:a+b/c")];
+        assert_eq!(hint_text(&accept), "pass --accept-host-key SHA256:a+b/c");
         let info = hint![Operation::ImportInfo.on("9c4e"), " lists them"];
         assert_eq!(hint_text(&info), "`bae info 9c4e` lists them");
         let again = hint!["run ", Operation::Same, " again to resume"];

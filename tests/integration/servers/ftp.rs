@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bae::{
     Error, Kind,
+    hints::Setting,
     protocols::{FetchOptions, RangeRequest, UrlTarget, next_bytes},
 };
 
@@ -85,7 +86,8 @@ fn no_login_is_sent_without_trusted_tls() {
         let url = server.user_url(scheme, PASSWORD);
         let error = probe(&url, FetchOptions::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::Unauthenticated, "{scheme}: {}", error.report());
-        assert!(error.hint_text().unwrap().contains("--cacert"), "{:?}", error.hint_text());
+        let hint = error.typed_hint().unwrap();
+        assert!(hint.names_setting(Setting::CaCertificates), "{hint}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use bae::{
     Error, Kind,
+    hints::Setting,
     protocols::{FetchOptions, HostKeyPolicy, UrlTarget},
 };
 
@@ -58,8 +59,8 @@ fn an_unknown_host_key_is_refused_with_a_hint_to_the_flag_that_accepts_it() {
     let error = probe_error(&server.url(None), options(None));
     assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Unauthenticated, 24));
     let fingerprint = server.fingerprint();
-    let hint = error.hint_text().unwrap();
-    assert!(hint.contains(&format!("--accept-host-key {fingerprint}")), "{hint}");
+    let hint = error.typed_hint().unwrap();
+    assert!(hint.parts().contains(&Setting::AcceptHostKey.with(&fingerprint)), "{hint}");
     assert!(error.report().contains(&fingerprint), "{}", error.report());
     probe(&server.url(None), options(Some(fingerprint))).expect("the key is accepted");
 }
@@ -79,7 +80,8 @@ fn a_changed_host_key_is_refused_even_when_a_flag_accepts_it() {
         probe_error(&second.url(None), FetchOptions { host_keys: keys, ..second.options() });
     assert_eq!(error.kind(), Kind::Unauthenticated);
     assert!(error.report().contains("known hosts before:1"), "{}", error.report());
-    assert!(!error.hint_text().unwrap().contains("--accept"), "{:?}", error.hint_text());
+    let hint = error.typed_hint().unwrap();
+    assert!(!hint.names_setting(Setting::AcceptHostKey), "{hint}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! WebDAV from real servers: the protocols' conformance suite with every login, and invalid answers.
 
-use bae::{Error, Kind, protocols::FetchOptions};
+use bae::{Error, Kind, hints::Setting, protocols::FetchOptions};
 
 use crate::{
     servers::get::{args, assert_file, get, out_path, ranged},
@@ -59,7 +59,7 @@ fn an_untrusted_certificate_is_refused_over_webdav() {
     let server = DavServer::apache();
     let error = probe_error(&server.tls_url("basic/"), FetchOptions::default());
     assert_eq!(error.kind(), Kind::Unauthenticated, "{}", error.report());
-    assert!(error.hint_text().unwrap().contains("--cacert"));
+    assert!(error.typed_hint().unwrap().names_setting(Setting::CaCertificates));
 }
 
 const ANSWER: &str = "<?xml version=\"1.0\"?><multistatus xmlns=\"DAV:\"><response><href>";

@@ -19,6 +19,7 @@ use bae::{
         drive::{Credentials, DriveLimits, http_client},
         list_all,
     },
+    hints::Operation,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -272,7 +273,7 @@ async fn an_expired_access_token_is_reported_with_a_hint() {
     drive.expire_tokens();
     let refused = backend.put(&chunk(2), Payload::default()).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unauthenticated);
-    assert!(refused.hint_text().unwrap().contains("bae storage login"));
+    assert!(refused.typed_hint().unwrap().names_operation(Operation::StorageLogin));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,8 +282,9 @@ async fn a_revoked_login_is_reported_with_a_hint() {
     drive.revoke();
     let refused = open(&drive, &InMemoryState::default()).head(&chunk(1)).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Unauthenticated);
-    let hint = refused.hint_text().unwrap();
-    assert!(hint.contains("bae storage login") && hint.contains("7 days"), "{hint}");
+    let hint = refused.typed_hint().unwrap();
+    assert!(hint.names_operation(Operation::StorageLogin), "{hint}");
+    assert!(hint.to_string().contains("7 days"), "{hint}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
