@@ -112,8 +112,8 @@ impl Getter {
         cancel: &CancellationToken,
     ) -> Result<Vec<FetchedFile>> {
         let permit = self.permit(cancel).await?;
-        let path = provisional_path(&item.urls[0], &item);
-        let report = |e: &Error| events.file_failed(Some(&path), e);
+        let path = item.urls.first().map(|url| provisional_path(url, &item));
+        let report = |e: &Error| events.file_failed(path.as_deref(), e);
         match self.resolve(&item, events, cancel).await.inspect_err(report)? {
             ResolvedItem::File(source) => {
                 let job = self.file_job(item, source, events, cancel).await;

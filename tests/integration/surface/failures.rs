@@ -81,6 +81,17 @@ async fn a_file_that_cannot_be_downloaded_sends_one_failure_with_its_path() {
     assert!(failed.hint.as_ref().unwrap().names_setting(Setting::Overwrite));
 }
 
+#[tokio::test]
+async fn an_item_without_urls_is_one_failure_without_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let item =
+        GetItem { urls: Vec::new(), dir: dir.path().into(), out: None, checksums: Vec::new() };
+    let (sink, events) = EventSink::channel();
+    getter().get(item, &sink, &CancellationToken::new()).await.unwrap_err();
+    let [failed] = &failures(events)[..] else { panic!("not one") };
+    assert_eq!(failed.path, None);
+}
+
 fn request(source: String) -> ImportRequest {
     ImportRequest {
         source,
