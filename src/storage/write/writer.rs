@@ -290,6 +290,10 @@ impl Actor {
         loop {
             // Before the pressure is checked, so that no change of it is missed.
             let crowded = pressure.wait_until_crowded();
+            // The pressure counts these bytes already. A chunk that they complete must not be packed.
+            while let Ok(command) = commands.try_recv() {
+                self.handle(command);
+            }
             self.start_uploads();
             self.complete_flushes();
             let can_pack = self.assembly.waiting() > 0 && self.has_free_permit();
@@ -298,9 +302,6 @@ impl Actor {
                 command = commands.recv() => {
                     let Some(command) = command else { break };
                     self.handle(command);
-                    while let Ok(command) = commands.try_recv() {
-                        self.handle(command);
-                    }
                 }
                 Some(ended) = self.uploads.join_next_with_id() => self.finish_upload(ended),
                 () = crowded, if can_pack => {}
