@@ -5,6 +5,8 @@
 //! cargo run --release --example import_to_s3 -- ubuntu.torrent my-bucket [ENDPOINT]
 //! ```
 
+#![allow(clippy::print_stdout, reason = "the output of an example")]
+
 use bae::{Bae, Profile, ProfileKind, S3Profile};
 
 #[tokio::main]

@@ -4,6 +4,8 @@
 //! cargo run --release --example media_importer -- album.torrent
 //! ```
 
+#![allow(clippy::print_stdout, reason = "the output of an example")]
+
 use std::io::SeekFrom;
 
 use bae::{Bae, Event};

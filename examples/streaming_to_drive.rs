@@ -5,6 +5,8 @@
 //! cargo run --release --example streaming_to_drive -- 'magnet:?xt=urn:btih:…' FOLDER_ID
 //! ```
 
+#![allow(clippy::print_stdout, reason = "the output of an example")]
+
 use bae::{Bae, DriveProfile, Profile, ProfileKind, Secret};
 
 #[tokio::main]

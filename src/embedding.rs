@@ -46,7 +46,6 @@ pub struct Bae {
 impl Bae {
     /// Settings for opening `data_dir`, which holds the catalog, and the objects of the storage `file`. No config file
     /// and no environment variable is read.
-    #[must_use]
     pub fn builder(data_dir: impl Into<PathBuf>) -> Builder {
         Builder {
             data_dir: data_dir.into(),
@@ -61,7 +60,6 @@ impl Bae {
 
     /// An import of a torrent file's path or URL, a magnet link, or the URL of a file or folder, into the storage
     /// `file` unless another is set.
-    #[must_use]
     pub fn import(&self, source: impl Into<String>) -> ImportBuilder<'_> {
         let fetch = FetchOptions { custom: self.protocols.clone(), ..FetchOptions::default() };
         let download = DownloadOptions { fetch, ..DownloadOptions::default() };

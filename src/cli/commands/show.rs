@@ -51,7 +51,7 @@ async fn cids(context: &Context, args: &InfoArgs) -> Result<(), Failure> {
     let InfoArgs { import, path, cid_profile, .. } = args;
     let print = |cid: ContentCid| match context.out.is_json() {
         true => context.out.json(&CidEvent { event: "cid", cid: &cid }),
-        false => context.out.line(&format!("{}  {}", cid.cid, sanitize(&cid.path))),
+        false => context.out.line(format!("{}  {}", cid.cid, sanitize(&cid.path))),
     };
     // The first failure to print ends the command.
     let mut failure = None;

@@ -78,6 +78,14 @@ pub(in crate::torrents) mod bridge {
         TorrentError,
     }
 
+    /// The pieces that a peer has.
+    struct PeerPieces<'a> {
+        /// A bit per piece, the first piece in the highest bit of the first byte.
+        bits: &'a [u8],
+        /// The number of bits that are set.
+        count: u32,
+    }
+
     #[derive(Debug, Clone)]
     struct AlertInfo {
         kind: AlertKind,
@@ -137,8 +145,7 @@ pub(in crate::torrents) mod bridge {
         fn piece_passed(self: &DiskEngine, torrent: u64, piece: u32);
         fn piece_failed(self: &DiskEngine, torrent: u64, piece: u32);
         /// Called when a peer becomes interested (`requested` is -1) or requests a piece, in a torrent that is
-        /// complete. `have` is the peer's bitfield with `have_count` pieces. Returns the pieces to suggest, the one to request first at the
-        /// front.
+        /// complete. Returns the pieces to suggest, the one to request first at the front.
         fn suggest(
             self: &DiskEngine,
             torrent: u64,
@@ -146,8 +153,7 @@ pub(in crate::torrents) mod bridge {
             requested: i32,
             pieces: u32,
             piece_len: u32,
-            have: &[u8],
-            have_count: u32,
+            have: PeerPieces<'_>,
         ) -> Vec<u32>;
         fn peer_disconnected(self: &DiskEngine, torrent: u64, peer: u64);
         fn blocks_in_use(self: &DiskEngine) -> i64;
@@ -362,13 +368,12 @@ impl DiskEngine {
         requested: i32,
         pieces: u32,
         piece_len: u32,
-        have: &[u8],
-        have_count: u32,
+        have: bridge::PeerPieces<'_>,
     ) -> Vec<u32> {
         let shape = (pieces, u64::from(piece_len));
         let requested = u32::try_from(requested).ok();
         let suggest =
-            || self.0.suggest(torrent, peer, requested, shape, Have::new(have, have_count));
+            || self.0.suggest(torrent, peer, requested, shape, Have::new(have.bits, have.count));
         guarded("suggest", Vec::new(), suggest)
     }
 
