@@ -34,6 +34,7 @@ const DEFAULT_WORKERS: u32 = 4;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Servers")]
+#[allow(rustdoc::bare_urls, reason = "the comments are help texts")]
 pub(in crate::cli) struct FetchArgs {
     /// Maximum connections to one server [default: that of -s, or 4]
     #[arg(short = 'x', long, env = "BAE_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]

@@ -1,10 +1,10 @@
 //! The formats of IPFS: identifiers, blocks, files, folders and archives. Pure: nothing here reads or writes anything.
 //!
-//! A block is at most 2 MiB and is named by its [`Cid`]: a hash, and the encoding of the block. A file is a tree of
+//! A block is at most 2 MiB and is named by its [`cid::Cid`]: a hash, and the encoding of the block. A file is a tree of
 //! blocks, read by [`file_walk`]; a folder is one block ([`dag_pb`]) or a tree of shards ([`hamt`]). [`importer`]
 //! computes the blocks and the CID of a file, as other programs do.
 //!
-//! Everything here parses bytes of strangers. Lengths and counts are checked before anything is allocated, and a block
+//! Everything here parses untrusted bytes. Lengths and counts are checked before anything is allocated, and a block
 //! whose parts do not add up is refused.
 
 pub(in crate::protocols::ipfs) mod car;
