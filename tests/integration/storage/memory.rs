@@ -99,7 +99,8 @@ fn assert_budget_holds_for_all_at_once(budget: u64) {
     let url = format!("{}&upload_limit=12MiB", server.storage_url(&server.bucket("at-once"), "p"));
     let bae = Bae::new().with_storage_url(&url, server.env());
     let memory = budget.to_string();
-    let options = ["--stream", "--seed", "--memory", &memory];
+    // Without PEX the leechers know bae alone, so that it uploads to them.
+    let options = ["--stream", "--seed", "--no-pex", "--memory", &memory];
     let args = bae.import_args(&torrent.torrent, swarm.addrs(), &options);
     let mut stream_server = StreamServer::of_running(bae.start(args));
     let (film_url, pid) = (stream_server.url(".mkv"), stream_server.running.0.id());
