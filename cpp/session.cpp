@@ -168,10 +168,9 @@ struct peer_limit_plugin final : lt::peer_plugin {
         PeerPieces const peer_has{{bytes, static_cast<std::size_t>((have.size() + 7) / 8)},
                                   static_cast<std::uint32_t>(peer->num_have_pieces())};
         auto const& info = torrent->torrent_file();
-        auto const pieces = m_engine.suggest(m_torrent, m_number, requested,
-                                             static_cast<std::uint32_t>(info.num_pieces()),
-                                             static_cast<std::uint32_t>(info.piece_length()),
-                                             peer_has);
+        auto const pieces = m_engine.suggest(
+            m_torrent, m_number, requested, static_cast<std::uint32_t>(info.num_pieces()),
+            static_cast<std::uint32_t>(info.piece_length()), peer_has);
         // A libtorrent peer requests the last suggestion first.
         for (auto i = pieces.size(); i-- > 0;)
             suggestion::send(*peer, lt::piece_index_t{static_cast<int>(pieces[i])});
