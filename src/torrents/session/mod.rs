@@ -1,15 +1,16 @@
 //! The session: starts libtorrent, adds torrents to it, forwards its alerts, and stops it in order.
 //!
-//! One background task (the pump) wakes when libtorrent has alerts, and four times a second. It pops alerts and
-//! forwards each to its torrent, requests statuses, and applies the limits of the memory governor. Calls into
-//! libtorrent that wait for its network thread (`add`, `add_piece`, `availability`, `torrent_file`) run on the blocking
+//! One background task ([`pump`]) wakes when libtorrent has alerts, and four times a second. [`torrent`] has the calls
+//! about one torrent. Calls into libtorrent that wait for its network thread (`add`, `add_piece`, `availability`, `torrent_file`) run on the blocking
 //! pool.
 
 mod control;
 pub(super) mod features;
 pub(super) mod listen_failures;
 mod listening;
+mod pump;
 pub(super) mod settings;
+mod torrent;
 pub(super) mod udp_tracker;
 
 use std::{
@@ -30,113 +31,32 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::control::TorrentControl;
 use self::{
     control::RateLimits, features::Feature, listen_failures::ListenFailures,
     settings::check_interfaces,
 };
+pub use self::{
+    control::TorrentControl,
+    torrent::{Origin, Start, Status, Torrent, TorrentEvent},
+};
 use super::{
     disk::{
         Disk,
-        ffi::{AddTorrent, AlertInfo, AlertKind, SessionBox, TorrentStatus},
+        ffi::{AddTorrent, SessionBox},
         torrent_disk::TorrentDisk,
     },
     metainfo::{
         MAX_PIECES,
         rewrite::{LibtorrentFile, for_libtorrent},
     },
-    picker::governor::{Marks, Sample, SessionLimits},
 };
 use crate::{
     config::{SessionOptions, TorrentOptions},
     error::{Error, Kind, Result},
     memory::{BlockPool, Budget},
-    rate::{Rate, RateLimit},
-    redact,
+    rate::RateLimit,
     storage::Pressure,
 };
-
-/// Interval of status requests and memory samples.
-const TICK: Duration = Duration::from_millis(250);
-
-/// Milliseconds between the deadlines of pieces that a reader waits for. Only their order matters: libtorrent requests
-/// the piece due first from the fastest peers, and requests a late block twice.
-const DEADLINE_STEP_MS: i32 = 250;
-
-/// Bytes per second that web seeds always get, even while peers use the whole limit, so that a running request still
-/// shows whether its server answers.
-const MIN_WEB_SEED_RATE: u64 = 1024;
-
-/// The most tracker messages that are remembered.
-const MAX_TRACKER_MESSAGES: usize = 1000;
-
-/// Events of one torrent, in order.
-#[derive(Debug, Clone)]
-pub enum TorrentEvent {
-    /// The info dictionary arrived (magnets only).
-    Metadata(Vec<u8>),
-    Status(Status),
-    /// A tracker's warning, or a failure that is retried: a piece's hash, a read for a peer, a magnet's metadata.
-    NonFatal(String),
-    /// A tracker, by scheme, host and port, returned this many peers.
-    TrackerAnswered {
-        tracker: String,
-        peers: String,
-    },
-    /// A tracker could not be reached, or refused the announce.
-    TrackerFailed {
-        tracker: String,
-        text: String,
-    },
-    /// The torrent stopped with an error.
-    Failed(String),
-}
-
-/// libtorrent's view of a torrent in the session: payload bytes of this run, bytes per second, numbers of peers.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// Includes incomplete blocks.
-    pub downloaded: u64,
-    pub uploaded: u64,
-    pub upload_rate: u64,
-    pub peers: usize,
-    pub seeds: usize,
-    pub paused: bool,
-}
-
-/// The source of a torrent's metainfo.
-#[derive(Debug, Clone)]
-pub enum Origin {
-    /// A .torrent file's bytes, checked by [`super::metainfo::Metainfo::parse`].
-    File(Vec<u8>),
-    /// A .torrent file of which every piece is stored. It is not checked again.
-    Stored(Vec<u8>),
-    Magnet(String),
-}
-
-/// How a torrent starts.
-#[derive(Debug, Clone)]
-pub struct Start {
-    pub origin: Origin,
-    /// One entry per piece; empty = no piece is stored.
-    pub have: Vec<bool>,
-    /// The wanted pieces, one entry per piece; empty = all.
-    pub wanted: Vec<bool>,
-}
-
-impl Start {
-    /// A torrent of which every piece is stored.
-    #[must_use]
-    pub fn seeding(torrent: Vec<u8>) -> Self {
-        Self { origin: Origin::Stored(torrent), have: Vec::new(), wanted: Vec::new() }
-    }
-
-    /// A torrent of which only the magnet link is known.
-    #[must_use]
-    pub fn magnet(link: String) -> Self {
-        Self { origin: Origin::Magnet(link), have: Vec::new(), wanted: Vec::new() }
-    }
-}
 
 /// The running session. Stop it with [`TorrentSession::stop`].
 pub struct TorrentSession {
@@ -210,7 +130,7 @@ impl TorrentSession {
             stopping: CancellationToken::new(),
             pump: Mutex::new(None),
         });
-        let pump = tokio::spawn(pump(Arc::clone(&session)));
+        let pump = tokio::spawn(pump::pump(Arc::clone(&session)));
         *session.pump.lock() = Some(pump);
         Ok(session)
     }
@@ -245,7 +165,7 @@ impl TorrentSession {
         self.disk.registry().add(Arc::clone(&disk));
         let add = self.add_params(number, start, &options)?;
         let session = Arc::clone(self);
-        let torrent = Torrent { number, disk, events, session, options, removed: false };
+        let torrent = Torrent::new(number, disk, events, session, options);
         torrent.blocking(move |s| s.get_mut().add(&add)).await?;
         Ok(torrent)
     }
@@ -366,337 +286,5 @@ impl TorrentSession {
             tracing::warn!("the torrent session did not end in time and is abandoned");
         }
         in_time
-    }
-}
-
-/// Wakes when libtorrent has alerts, and every [`TICK`].
-async fn pump(session: Arc<TorrentSession>) {
-    let mut governor = Governor::new(&session);
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        let ticked = tokio::select! {
-            () = session.stopping.cancelled() => return,
-            _ = tick.tick() => true,
-            () = session.disk.alerts_ready().notified() => false,
-        };
-        let (mut alerts, mut statuses) = (Vec::new(), Vec::new());
-        let popped = session.call(|s| s.get_mut().pop_alerts(&mut alerts, &mut statuses));
-        if let Err(e) = popped {
-            tracing::error!(error = %e.report(), "cannot read libtorrent's alerts");
-        }
-        alerts.into_iter().for_each(|a| match a.kind {
-            AlertKind::TrackerError if !a.data.is_empty() => query_tracker_message(&session, a),
-            _ => forward_alert(&session, a),
-        });
-        statuses.iter().for_each(|s| forward_status(&session, s));
-        if ticked {
-            if session.listen_failures.lock().take_pause_end(Instant::now()) {
-                session.set_listen_addresses(Some(&session.options));
-            }
-            let _ = session.call(|s| s.get_mut().post_updates());
-            governor.govern(&session);
-        }
-    }
-}
-
-/// Forwards a refusal once the tracker's message is known. The tracker is queried once per torrent.
-fn query_tracker_message(session: &Arc<TorrentSession>, mut alert: AlertInfo) {
-    let key = (alert.torrent, alert.url.clone());
-    let known = session.tracker_messages.lock().get(&key).cloned();
-    if let Some(message) = known {
-        alert.text = message;
-        return forward_alert(session, alert);
-    }
-    let session = Arc::clone(session);
-    tokio::spawn(async move {
-        let message = udp_tracker::refusal(&alert.url, &alert.data, &session.options).await;
-        if let Some(message) = message.filter(|message| !message.is_empty()) {
-            alert.text = message;
-        }
-        let mut known = session.tracker_messages.lock();
-        if known.len() < MAX_TRACKER_MESSAGES {
-            known.insert(key, alert.text.clone());
-        }
-        drop(known);
-        forward_alert(&session, alert);
-    });
-}
-
-fn forward_alert(session: &TorrentSession, alert: AlertInfo) {
-    let event = match alert.kind {
-        AlertKind::Listening => {
-            let mut addresses = session.listen_addresses.lock();
-            // The same again, after a pause of listening.
-            if !addresses.contains(&alert.text) {
-                addresses.push(alert.text);
-            }
-            drop(addresses);
-            return session.listening.notify_waiters();
-        }
-        AlertKind::ListenFailed => return session.on_listen_failure(&alert.text),
-        AlertKind::Metadata => TorrentEvent::Metadata(alert.data),
-        AlertKind::TrackerError => TorrentEvent::TrackerFailed {
-            tracker: redact::tracker_origin(&alert.url),
-            text: redact::tracker_message(&alert.url, &alert.text),
-        },
-        AlertKind::TrackerReply => TorrentEvent::TrackerAnswered {
-            tracker: redact::tracker_origin(&alert.url),
-            peers: alert.text,
-        },
-        AlertKind::TrackerWarning => TorrentEvent::NonFatal(format!(
-            "tracker {} warns: {}",
-            redact::tracker_origin(&alert.url),
-            redact::tracker_message(&alert.url, &alert.text)
-        )),
-        AlertKind::NonFatalError => TorrentEvent::NonFatal(alert.text),
-        AlertKind::TorrentError => TorrentEvent::Failed(alert.text),
-        _ => return,
-    };
-    if let Some(sender) = session.event_senders.lock().get(&alert.torrent) {
-        // Sending fails when the torrent's owner is gone and the torrent is being removed.
-        let _ = sender.send(event);
-    }
-}
-
-fn forward_status(session: &TorrentSession, status: &TorrentStatus) {
-    let status_event = Status {
-        downloaded: status.downloaded,
-        uploaded: status.uploaded,
-        upload_rate: status.upload_rate,
-        peers: status.peers as usize,
-        seeds: status.seeds as usize,
-        paused: status.paused,
-    };
-    if let Some(sender) = session.event_senders.lock().get(&status.torrent) {
-        let _ = sender.send(TorrentEvent::Status(status_event));
-    }
-}
-
-/// Samples memory for the governor, and applies its limits when they change.
-struct Governor {
-    marks: Marks,
-    drain_rate: Rate,
-    /// The rate at which peers send.
-    peer_rate: Rate,
-    started: Instant,
-    last: Option<SessionLimits>,
-}
-
-impl Governor {
-    fn new(session: &TorrentSession) -> Self {
-        let marks = Marks::new(session.pool.budget());
-        let (drain_rate, peer_rate) = (Rate::default(), Rate::default());
-        Self { marks, drain_rate, peer_rate, started: Instant::now(), last: None }
-    }
-
-    fn govern(&mut self, session: &TorrentSession) {
-        session.on_drained();
-        let limits = self.marks.limits(Sample {
-            held: session.pool.level(),
-            in_flight: session.pressure.in_flight(),
-            drain_rate: self
-                .drain_rate
-                .sample(self.started.elapsed().as_secs_f64(), session.pressure.drained()),
-        });
-        let user_limit = session.limits.lock().download;
-        let download_limit = limits.download_limit.into_iter().chain(user_limit).min();
-        let limits = SessionLimits { download_limit, ..limits };
-        // Web seeds get what peers leave of the limit, so that both keep to it together.
-        let received =
-            session.disk.registry().all().iter().map(|t| t.received_from_peers()).sum::<u64>();
-        let peer_rate = self.peer_rate.sample(self.started.elapsed().as_secs_f64(), received);
-        let remaining = |limit: u64| limit.saturating_sub(peer_rate).max(MIN_WEB_SEED_RATE);
-        session.web_limit.set(limits.download_limit.map(remaining));
-        if self.last == Some(limits) {
-            return;
-        }
-        let applied = session.call(|s| {
-            s.get().set_requests(limits.requests);
-            s.get_mut().apply(&settings::download_limit(limits.download_limit))
-        });
-        match applied {
-            Ok(()) => self.last = Some(limits),
-            Err(e) => tracing::warn!(error = %e.report(), "cannot change the download limit"),
-        }
-    }
-}
-
-/// One torrent in the session. Dropping it without [`Torrent::remove`] removes it too.
-pub struct Torrent {
-    number: u64,
-    disk: Arc<TorrentDisk>,
-    events: mpsc::UnboundedReceiver<TorrentEvent>,
-    session: Arc<TorrentSession>,
-    options: TorrentOptions,
-    removed: bool,
-}
-
-impl fmt::Debug for Torrent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Torrent").field("number", &self.number).finish_non_exhaustive()
-    }
-}
-
-impl Torrent {
-    pub(super) fn disk(&self) -> &Arc<TorrentDisk> {
-        &self.disk
-    }
-
-    pub(super) fn session(&self) -> &Arc<TorrentSession> {
-        &self.session
-    }
-
-    /// For changing the settings of this torrent while a download owns it.
-    #[must_use]
-    pub fn control(&self) -> TorrentControl {
-        TorrentControl::new(&self.session, self.number)
-    }
-
-    pub(super) fn options(&self) -> &TorrentOptions {
-        &self.options
-    }
-
-    /// Waits for the next event of the torrent; `None` once the session ended.
-    pub(super) async fn next_event(&mut self) -> Option<TorrentEvent> {
-        self.events.recv().await
-    }
-
-    /// The next queued event of the torrent, without waiting; `None` when there is none.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub fn try_next_event(&mut self) -> Result<Option<TorrentEvent>> {
-        match self.events.try_recv() {
-            Ok(notice) => Ok(Some(notice)),
-            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
-            Err(mpsc::error::TryRecvError::Disconnected) => {
-                Err(Error::new(Kind::Cancelled, "the torrent session has ended"))
-            }
-        }
-    }
-
-    /// Payload bytes handed to libtorrent for sending to peers so far.
-    #[must_use]
-    pub fn bytes_served(&self) -> u64 {
-        self.disk.bytes_served()
-    }
-
-    /// Takes the messages about pieces that peers requested and that cannot be read, recorded since the last call.
-    #[must_use]
-    pub fn take_unreadable(&self) -> Vec<Error> {
-        self.disk.take_unreadable()
-    }
-
-    /// Sets one priority (0 to 7) for the given pieces.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub fn prioritize(&self, pieces: &[u32], priority: u8) -> Result<()> {
-        self.session.call(|s| s.get().prioritize(self.number, pieces, priority))
-    }
-
-    /// Sets deadlines: the given pieces are requested before all others, in this order.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub(super) fn set_deadlines(&self, pieces: &[u32]) -> Result<()> {
-        self.session.call(|s| s.get().set_deadlines(self.number, pieces, DEADLINE_STEP_MS))
-    }
-
-    /// Removes the deadlines that [`Torrent::set_deadlines`] set for these pieces. The caller must set their priority
-    /// again.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub(super) fn clear_deadlines(&self, pieces: &[u32]) -> Result<()> {
-        self.session.call(|s| s.get().clear_deadlines(self.number, pieces))
-    }
-
-    /// Makes libtorrent write a piece whose bytes were offered to the torrent's disk ([`TorrentDisk::offer`]), as if a
-    /// peer had sent it. The bytes are written when this returns, unless libtorrent accepts no pieces at the moment.
-    pub(super) async fn add_piece(
-        session: &Arc<TorrentSession>,
-        number: u64,
-        piece: u32,
-    ) -> Result<()> {
-        blocking(session, move |s| s.get().add_piece(number, piece)).await
-    }
-
-    /// How many connected peers have each piece.
-    pub(super) async fn availability(&self) -> Result<Vec<u32>> {
-        let number = self.number;
-        self.blocking(move |s| s.get().availability(number)).await
-    }
-
-    /// The whole .torrent file, with the v2 piece layers known so far.
-    ///
-    /// # Errors
-    /// `InvalidInput` while piece layers are missing.
-    pub async fn torrent_file(&self) -> Result<Vec<u8>> {
-        let number = self.number;
-        self.blocking(move |s| s.get().torrent_file(number)).await
-    }
-
-    /// Stops requesting from peers and serving them; held acks are released.
-    ///
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub fn pause(&self) -> Result<()> {
-        self.session.call(|s| s.get().pause(self.number))
-    }
-
-    /// # Errors
-    /// `Cancelled` when the session has ended.
-    pub fn resume(&self) -> Result<()> {
-        self.session.call(|s| s.get().resume(self.number))
-    }
-
-    /// Connects to a peer now.
-    ///
-    /// # Errors
-    /// `InvalidInput` when `endpoint` is not `ip:port`.
-    pub fn connect(&self, endpoint: &str) -> Result<()> {
-        self.session.call(|s| s.get().connect_peer(self.number, endpoint))
-    }
-
-    /// Removes the torrent from the session. Bytes that its writer has are still uploaded.
-    pub fn remove(mut self) {
-        self.remove_from_session();
-    }
-
-    fn remove_from_session(&mut self) {
-        if std::mem::replace(&mut self.removed, true) {
-            return;
-        }
-        // The session may have ended before, and the torrent with it.
-        let _ = self.session.call(|s| s.get_mut().remove(self.number));
-        self.session.event_senders.lock().remove(&self.number);
-        self.session.disk.registry().forget(self.number);
-        self.session.tracker_messages.lock().retain(|(torrent, _), _| *torrent != self.number);
-        self.disk.abort();
-    }
-
-    async fn blocking<R: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,
-    ) -> Result<R> {
-        blocking(&self.session, f).await
-    }
-}
-
-/// Runs a call that waits for libtorrent's network thread.
-async fn blocking<R: Send + 'static>(
-    session: &Arc<TorrentSession>,
-    f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception> + Send + 'static,
-) -> Result<R> {
-    let session = Arc::clone(session);
-    tokio::task::spawn_blocking(move || session.call(f))
-        .await
-        .map_err(|e| Error::new(Kind::Internal, "a call into libtorrent panicked").because(e))?
-}
-
-impl Drop for Torrent {
-    fn drop(&mut self) {
-        self.remove_from_session();
     }
 }
