@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::futures::Notified;
 
 use super::{
-    budget::{Budget, Ledger},
+    budget::Budget,
+    ledger::Ledger,
     reservation::Reservation,
     shares::{Mark, Share},
 };

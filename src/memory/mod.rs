@@ -30,6 +30,7 @@
 
 mod blocks;
 mod budget;
+mod ledger;
 mod reservation;
 pub mod shares;
 #[cfg(test)]
@@ -37,7 +38,8 @@ mod tests;
 
 pub use self::{
     blocks::{BLOCK_LEN, BlockPool, OpenBlock},
-    budget::{Budget, EvictWindows, ImportGuard, ShareView},
+    budget::{Budget, ImportGuard, ShareView},
+    ledger::EvictWindows,
     reservation::Reservation,
     shares::{Mark, Share},
 };

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{budget::Ledger, shares::Share};
+use super::{ledger::Ledger, shares::Share};
 
 /// Bytes that are counted in a share until this is dropped.
 pub struct Reservation {
