@@ -213,7 +213,7 @@ impl Engine {
     /// Whether the torrent session runs. It starts with the first import or seeding that needs it.
     #[must_use]
     pub fn has_session(&self) -> bool {
-        self.session.starts() > 0
+        self.session.has_started()
     }
 
     /// Changes the rate limits of all imports and seeding together, in bytes per second. `None` is no limit.
@@ -346,22 +346,4 @@ impl Engine {
 fn disk_cache(config: &Config, catalog: &Catalog) -> Result<Option<Arc<DiskCache>>> {
     let open = |dir: &PathBuf| DiskCache::open(&dir.join(catalog.id()), config.cache_size.0);
     config.cache_dir.as_ref().map(open).transpose()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn futures_of_the_engine_can_be_spawned() {
-        fn assert_send<F: Send>(_: impl FnOnce(&'static Engine) -> F) {}
-        assert_send(|engine| engine.list());
-        assert_send(|engine| engine.info("x"));
-        assert_send(|engine| engine.verify_quick("x"));
-        assert_send(|engine| engine.remove("x", false));
-        assert_send(|engine| engine.gc(GcOptions { remove: true, attached: false }));
-        assert_send(|engine| engine.attach("file", true));
-        assert_send(|engine| engine.open_read("x", None, None));
-        assert_send(|engine| engine.close());
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -14,31 +14,24 @@ use crate::{
     error::{Error, Kind, Result},
     memory::BlockPool,
     storage::Pressure,
-    torrents::TorrentSession,
+    torrents::{TorrentSession, check_interfaces},
 };
 
 /// The session, or its settings until it starts.
 #[derive(Debug)]
 pub(in crate::engine) struct SessionSlot {
-    options: SessionOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
     state: Mutex<SlotState>,
-    starts: AtomicUsize,
+    has_started: AtomicBool,
 }
 
 #[derive(Debug)]
 struct SlotState {
+    /// Of a session that starts from now on.
+    options: SessionOptions,
     session: Option<Arc<TorrentSession>>,
-    limits: SessionLimits,
     stopped: bool,
-}
-
-/// Rate limits of the whole session in bytes per second; `None` is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct SessionLimits {
-    download: Option<u64>,
-    upload: Option<u64>,
 }
 
 impl SessionSlot {
@@ -47,13 +40,16 @@ impl SessionSlot {
         pressure: Arc<Pressure>,
         pool: BlockPool,
     ) -> Self {
-        let limits = SessionLimits { download: options.limit_rate, upload: options.upload_limit };
-        let state = Mutex::new(SlotState { session: None, limits, stopped: false });
-        Self { options, pressure, pool, state, starts: AtomicUsize::new(0) }
+        let state = Mutex::new(SlotState { options, session: None, stopped: false });
+        Self { pressure, pool, state, has_started: AtomicBool::new(false) }
     }
 
-    pub(in crate::engine) fn options(&self) -> &SessionOptions {
-        &self.options
+    /// Checks the interfaces of the settings.
+    ///
+    /// # Errors
+    /// `InvalidInput` when one does not exist.
+    pub(in crate::engine) fn check_interfaces(&self) -> Result<()> {
+        check_interfaces(&self.state.lock().options)
     }
 
     /// The session. Starts it if it does not run yet. Must be called inside a runtime.
@@ -69,17 +65,15 @@ impl SessionSlot {
             return Ok(Arc::clone(session));
         }
         let (pressure, pool) = (Arc::clone(&self.pressure), self.pool.clone());
-        let session = TorrentSession::start(&self.options, pressure, pool)?;
-        let SessionLimits { download, upload } = state.limits;
-        session.set_limits(download, upload)?;
-        self.starts.fetch_add(1, Ordering::Relaxed);
+        let session = TorrentSession::start(&state.options, pressure, pool)?;
+        self.has_started.store(true, Ordering::Relaxed);
         state.session = Some(Arc::clone(&session));
         Ok(session)
     }
 
-    /// How often a session was started: 0 or 1.
-    pub(in crate::engine) fn starts(&self) -> usize {
-        self.starts.load(Ordering::Relaxed)
+    /// Whether a session was started. It stays true after the stop.
+    pub(in crate::engine) fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Relaxed)
     }
 
     /// Changes the limits of the session that runs, and of one that starts later.
@@ -92,7 +86,7 @@ impl SessionSlot {
         upload: Option<u64>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        state.limits = SessionLimits { download, upload };
+        (state.options.limit_rate, state.options.upload_limit) = (download, upload);
         match &state.session {
             Some(session) => session.set_limits(download, upload),
             None => Ok(()),

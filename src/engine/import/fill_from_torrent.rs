@@ -60,7 +60,7 @@ impl ImportJob {
         let (store, cache) = (Arc::clone(&opened.store), Arc::clone(&self.engine.cache));
         let content = Content::new(opened.meta.clone(), store, cache, Some(Arc::clone(&writer)));
         torrent.attach(content);
-        let readers = self.open_stream(&opened).await?;
+        let readers = self.open_stream(opened.view()).await?;
         let deadlines = readers.as_ref().map(|readers| Arc::clone(&readers.0)).unwrap_or_default();
         let download = self.download(torrent, &opened, stored, writer_events);
         let download = download.with_readers(deadlines);
@@ -104,11 +104,10 @@ impl ImportJob {
     /// Opens the import to players if requested. Their reads wait for missing bytes until the result is dropped.
     pub(in crate::engine) async fn open_stream(
         &self,
-        opened: &OpenTorrentImport,
+        import: ImportView<'_>,
     ) -> Result<Option<DeadlinesGuard>> {
         let Some(streams) = &self.request.streams else { return Ok(None) };
-        let opening = self.engine.stream_during_import(&opened.row, &opened.store, streams);
-        opening.await.map(Some)
+        self.engine.stream_during_import(import.row, import.store, streams).await.map(Some)
     }
 
     /// The writer of an import. Ranges that become durable are reported to `publishing` as well.

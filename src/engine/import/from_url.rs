@@ -75,12 +75,12 @@ impl ImportJob {
     /// Opens the import to players if requested. Without a length its layout changes at the end of the transfer, so
     /// reads of missing bytes fail then.
     async fn open_url_stream(&self, opened: &OpenUrlImport) -> Result<Option<DeadlinesGuard>> {
-        let Some(streams) = &self.request.streams else { return Ok(None) };
-        if opened.has_unknown_len() {
-            self.engine.stream(opened.row.id.as_str(), streams).await?;
-            return Ok(None);
+        match &self.request.streams {
+            Some(streams) if opened.has_unknown_len() => {
+                self.engine.stream(opened.row.id.as_str(), streams).await.map(|_| None)
+            }
+            _ => self.open_stream(opened.view()).await,
         }
-        self.engine.stream_during_import(&opened.row, &opened.store, streams).await.map(Some)
     }
 
     /// Finds the import in the catalog or creates it. Stored bytes that are not proven to be of the

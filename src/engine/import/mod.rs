@@ -113,7 +113,7 @@ impl ImportJob {
         }
         if opened.plan.missing().next().is_none() && !self.request.seed {
             // Everything is stored already: no session and no peers are needed.
-            self.open_stream(&opened).await?;
+            self.open_stream(opened.view()).await?;
             self.publish_rest(opened.view()).await?;
             return self.finish(opened.view(), (0, 0)).await;
         }

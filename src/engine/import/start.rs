@@ -12,7 +12,6 @@ use crate::{
     },
     error::Result,
     events::{EventSink, Imported},
-    torrents::check_interfaces,
 };
 
 /// The parts of an import that stay the same over its attempts.
@@ -28,6 +27,25 @@ pub(in crate::engine) struct ImportTask {
 }
 
 impl ImportTask {
+    pub(in crate::engine) fn new(
+        engine: &Engine,
+        request: ImportRequest,
+        storage: Arc<OpenStorage>,
+        claim: Claim,
+        started_at: Instant,
+    ) -> Self {
+        let running = RunningImport::new(engine.running.next_number(), engine.events.clone());
+        Self {
+            engine: engine.clone(),
+            request: Arc::new(request),
+            storage,
+            events: running.sink(),
+            running,
+            claim: Arc::new(claim),
+            started_at,
+        }
+    }
+
     /// One attempt, which ends when `cancel` is cancelled.
     pub(in crate::engine) fn job(&self, cancel: CancellationToken) -> ImportJob {
         ImportJob { task: self.clone(), cancel }
@@ -66,20 +84,11 @@ impl Engine {
     pub async fn start_import(&self, request: ImportRequest) -> Result<ImportHandle> {
         let started_at = Instant::now();
         self.check_writable()?;
-        check_interfaces(self.session.options())?;
+        self.session.check_interfaces()?;
         let storage = self.storage(&request.storage).await?;
         let source = ClaimKey::of_source(&request.source, &storage.name);
-        let claim = Arc::new(self.running.claim(Purpose::Import, source)?);
-        let running = RunningImport::new(self.running.next_number(), self.events.clone());
-        let task = ImportTask {
-            engine: self.clone(),
-            request: Arc::new(request),
-            storage,
-            events: running.sink(),
-            running: Arc::clone(&running),
-            claim,
-            started_at,
-        };
-        Ok(self.spawn_import(running, task))
+        let claim = self.running.claim(Purpose::Import, source)?;
+        let task = ImportTask::new(self, request, storage, claim, started_at);
+        Ok(self.spawn_import(Arc::clone(&task.running), task))
     }
 }

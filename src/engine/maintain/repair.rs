@@ -11,7 +11,7 @@ use crate::{
         BadPiece, DownloadOptions, Engine, ImportHandle, ImportRequest, RepairRequest,
         import::{ImportJob, ImportTask, OpenTorrentImport, from_url::selection_spec},
         plan::Plan,
-        running::{Attempt, ClaimKey, Purpose, RunningImport},
+        running::{Attempt, ClaimKey, Purpose},
     },
     error::Result,
     events::Imported,
@@ -46,19 +46,11 @@ impl Engine {
         let storage = self.storage_of(&row).await?;
         let claim = self.running.claim_import(Purpose::Repair, &row.id)?;
         claim.add(ClaimKey::of_torrent(row.info_hash_v1, row.info_hash_v2, &row.storage))?;
-        let running = RunningImport::new(self.running.next_number(), self.events.clone());
-        running.set_id(row.id.as_str());
         let mut request = request.into_import_request(&row);
         request.download.fetch.ipfs = self.config.ipfs.clone();
-        let task = ImportTask {
-            engine: self.clone(),
-            request: Arc::new(request),
-            storage,
-            events: running.sink(),
-            running: Arc::clone(&running),
-            claim: Arc::new(claim),
-            started_at,
-        };
+        let task = ImportTask::new(self, request, storage, claim, started_at);
+        task.running.set_id(row.id.as_str());
+        let running = Arc::clone(&task.running);
         Ok(self.spawn_import(running, Repair { task, row, bad, freed: None }))
     }
 }

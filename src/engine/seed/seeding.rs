@@ -142,7 +142,7 @@ impl Seeding {
     }
 
     async fn add_group(&mut self, new: NewGroup) -> Result<()> {
-        let NewGroup { imports, ready, options, torrent, events, running } = new;
+        let NewGroup { imports, mut ready, options, torrent, events, running } = new;
         let number = running.number();
         self.rotation.set_max_active(options.at_once.unwrap_or(DEFAULT_MAX_ACTIVE));
         self.import_goals = self.engine.catalog.seed_goals().await?;
@@ -157,9 +157,9 @@ impl Seeding {
             seeded: false,
             reached: false,
         };
-        let mut ready = ready;
-        for (row, claim) in imports {
-            let recorded = self.engine.catalog.usage_of(&row.id).await?;
+        let ids = imports.iter().map(|(row, _)| row.id.clone()).collect();
+        let usage = self.engine.catalog.usage_of_each(ids).await?;
+        for ((row, claim), recorded) in imports.into_iter().zip(usage) {
             let goal = self.engine.config_goal(&row, &group.options).await?;
             let index = self.next_index;
             self.next_index += 1;
