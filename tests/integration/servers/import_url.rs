@@ -7,10 +7,13 @@ use serde_json::Value;
 
 use crate::{
     servers::get::{event, random, ranged},
-    storage::memory::{OVERHEAD, peak_memory},
+    storage::{
+        memory::{OVERHEAD, peak_memory},
+        s3::bytes_written,
+    },
     support::{
         LONG, MIB,
-        bae::{Bae, CommandOutput},
+        bae::{Bae, CommandOutput, Running},
         ftp_server::FtpServer,
         nginx::Nginx,
         s3_server::{S3Server, runtime},
@@ -230,20 +233,14 @@ fn a_torrent_at_a_url_is_recognised_whatever_its_name() {
     assert!(!hidden.contains("passkey"), "{hidden}");
 }
 
-#[test]
-fn an_import_of_a_url_into_a_bucket_stays_off_the_disk_and_within_its_budget() {
-    let (server, nginx) = (S3Server::seaweed(), Nginx::start());
-    let data = random(39, 160 * MIB);
-    nginx.serve("f.bin", &data);
-    let bucket = server.bucket("from-a-url");
-    let bae = Bae::new().with_storage_url(&server.storage_url(&bucket, "p"), server.env());
-    let mut running =
-        bae.start(args(&bae, &nginx.url("/f/f.bin"), &["--memory", "64MiB", "-x", "8"]));
+/// Waits for an import with a memory budget of 64 MiB, and checks its memory and that it wrote no payload to the disk.
+/// Returns its last event.
+pub(super) fn imported_within_64_mib(mut running: Running) -> Value {
     let (mut peak, mut written, pid) = (0, 0, running.0.id());
     let done = loop {
         let event = running.next_event();
         peak = peak.max(peak_memory(pid).unwrap_or(0));
-        written = written.max(crate::storage::s3::bytes_written(pid).unwrap_or(0));
+        written = written.max(bytes_written(pid).unwrap_or(0));
         if event["event"] == "imported" {
             break event;
         }
@@ -252,6 +249,18 @@ fn an_import_of_a_url_into_a_bucket_stays_off_the_disk_and_within_its_budget() {
     assert!(done["peak_held"].as_u64() <= Some(64 * MIB), "{done}");
     assert!((1..=64 * MIB + OVERHEAD).contains(&peak), "{peak} resident");
     assert!(written < 16 * MIB, "{written} bytes were written to the disk");
+    done
+}
+
+#[test]
+fn an_import_of_a_url_into_a_bucket_stays_off_the_disk_and_within_its_budget() {
+    let (server, nginx) = (S3Server::seaweed(), Nginx::start());
+    let data = random(39, 160 * MIB);
+    nginx.serve("f.bin", &data);
+    let bucket = server.bucket("from-a-url");
+    let bae = Bae::new().with_storage_url(&server.storage_url(&bucket, "p"), server.env());
+    let running = bae.start(args(&bae, &nginx.url("/f/f.bin"), &["--memory", "64MiB", "-x", "8"]));
+    let done = imported_within_64_mib(running);
     let id = done["id"].as_str().unwrap();
     assert!(bae.stdout_of(["cat", id]) == data);
 }

@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::s3::bytes_written;
 use crate::support::{
     KIB, MIB, Random,
     bae::Bae,
@@ -318,10 +319,4 @@ fn a_stalled_request_is_abandoned_and_sent_again() {
     assert!(cloud.proxy.requests().len() > 3, "nothing was sent again");
     gate.open();
     bae.assert_exact(&summary.id, &torrent);
-}
-
-/// The bytes that a process has sent to the disks.
-fn bytes_written(pid: u32) -> Option<u64> {
-    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.trim().parse().ok()
 }
