@@ -164,7 +164,7 @@ impl Error {
         self.kind
     }
 
-    /// The hint, for a surface with words of its own.
+    /// The hint with its typed settings and operations.
     #[must_use]
     pub fn typed_hint(&self) -> Option<&Hint> {
         self.hint.as_ref()

@@ -1,8 +1,8 @@
 //! Hints: what the user can do about an error.
 //!
-//! A hint is text that names settings and operations by type, because each surface has words of its own for them: the
-//! command line has flags and commands, an API has fields and calls. A surface walks through [`Hint::parts`] and puts
-//! its own words in. `Display` puts in neutral words, like `the setting "memory"`.
+//! A hint is text in which settings and operations are typed values. A surface walks through [`Hint::parts`] and writes
+//! each value by its name there: the command line as a flag or command, an API as a field or call. `Display` writes
+//! neutral names, like `the setting "memory"`.
 
 use std::fmt;
 
@@ -262,7 +262,7 @@ impl fmt::Display for Hint {
 }
 
 impl Serialize for Hint {
-    /// Serialises the hint as its text in neutral words. A surface with words of its own puts them in first.
+    /// Serialises the text with neutral names. The command line inserts its names before.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

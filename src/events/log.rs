@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //! - Numbers start at 1 and increase by 1 with each event.
-//! - Progress has a share of its own ([`LogLimits`]), so that it never displaces other events. When its share is half
-//!   full, new progress of an import replaces the older one; readers that were slower simply do not see the older one.
+//! - Progress events have a separate share of the limits ([`LogLimits`]), and never displace other events. When that
+//!   share is half full, new progress of an import replaces the older one. Slower readers do not get the older one.
 //! - All other events are removed oldest first, and only then does a reader lag.
 
 use std::{

@@ -43,7 +43,7 @@ impl fmt::Debug for BlockPool {
 }
 
 impl BlockPool {
-    /// The pool of imports in a budget of its own, with `len` bytes for them. For tests; a program has one [`Budget`].
+    /// A pool of `len` bytes with a separate budget, for tests. A program has one [`Budget`].
     #[must_use]
     pub fn new(len: usize) -> Self {
         let others =

@@ -85,7 +85,7 @@ pub struct DriveLoad {
 }
 
 /// Finds the source and computes the estimate, without an engine. Nothing is locked, so that another process may write to
-/// the data folder. A magnet link takes a torrent session of its own, with the settings `session`.
+/// the data folder. A magnet link starts a torrent session with the settings `session`.
 ///
 /// # Errors
 /// Errors that `import` would return before the payload: an unusable source, selection or storage, pieces too long for

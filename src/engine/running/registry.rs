@@ -163,7 +163,7 @@ impl Claim {
         }
     }
 
-    /// Changes what the owner is said to do.
+    /// Changes the purpose that errors of other claims name.
     pub(in crate::engine) fn set_purpose(&self, purpose: Purpose) {
         if let Some(registry) = self.registry.upgrade()
             && let Some(owner) = registry.state.lock().owners.get_mut(&self.number)

@@ -1,4 +1,4 @@
-//! Lists folders. A file in a block of its own has the length that its link says, which is verified when the file is
+//! Lists folders. A file in a separate block has the length that its link says, which is verified when the file is
 //! opened; the first block of any other file is fetched for its length.
 //!
 //! A symbolic link counts as a file if it leads to a file below the same root. All other links are left out, as are

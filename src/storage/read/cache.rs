@@ -107,8 +107,8 @@ struct State {
 }
 
 impl WindowCache {
-    /// A cache with a budget of its own: five eighths of `capacity` for cached windows, three eighths for fetches in
-    /// flight. For tests; a program has one [`Budget`].
+    /// A cache with a separate budget, for tests: five eighths of `capacity` for cached windows, three eighths for
+    /// fetches in flight. A program has one [`Budget`].
     #[must_use]
     pub fn new(capacity: u64) -> Arc<Self> {
         Self::with_disk(capacity, None)

@@ -23,7 +23,7 @@ pub(in crate::protocols::ipfs) struct FileNode {
     pub(in crate::protocols::ipfs) len: u64,
 }
 
-/// A part of a file in a block of its own.
+/// A part of a file, as a separate block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::protocols::ipfs) struct FilePart {
     pub(in crate::protocols::ipfs) cid: Cid,

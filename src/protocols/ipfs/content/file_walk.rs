@@ -227,7 +227,7 @@ mod tests {
                     }
                     Step::Block(cid) => {
                         if let Some(expected) = expected.take() {
-                            // Unless the block before had parts of its own.
+                            // Parts of the previous block come first.
                             let known = walk
                                 .stack
                                 .iter()

@@ -95,7 +95,7 @@ impl Blocks {
     }
 }
 
-/// A request for a block. It makes progress in a task of its own, whether or not anything waits for it, and is given up
+/// A request for a block. It runs in a separate task, whether or not anything waits for it, and is given up
 /// when the last share of it is dropped.
 #[derive(Debug)]
 pub(in crate::protocols::ipfs) struct BlockRequest {
