@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn concurrent_callers_renew_a_token_once() {
         let source = source_with_lifetime(Duration::from_secs(3600));
         let request = || source.token(None);
@@ -268,12 +268,14 @@ mod tests {
         assert_eq!((a.unwrap().0.as_str(), b.unwrap().0.as_str()), ("t1", "t1"));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_token_is_renewed_a_minute_before_it_expires() {
-        let source = source_with_lifetime(RENEWAL_MARGIN + Duration::from_millis(500));
+        let second = Duration::from_secs(1);
+        let source = source_with_lifetime(RENEWAL_MARGIN + 10 * second);
         assert_eq!(source.token(None).await.unwrap().0, "t0");
+        tokio::time::sleep(9 * second).await;
         assert_eq!(source.token(None).await.unwrap().0, "t0");
-        tokio::time::sleep(Duration::from_millis(550)).await;
+        tokio::time::sleep(second).await;
         assert_eq!(source.token(None).await.unwrap().0, "t1");
     }
 

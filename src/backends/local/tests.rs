@@ -29,14 +29,25 @@ async fn a_dropped_put_leaves_the_object_whole_or_absent() {
     LocalBackend::create_folder(dir.path()).unwrap();
     let backend = LocalBackend::open(dir.path()).unwrap();
     let payload = (0..512).map(|_| Bytes::from(vec![7; 16 << 10])).collect::<Payload>();
-    for n in 0..8 {
-        let put_key = key(&format!("drop/{n}"));
+    let temp_files = || fs::read_dir(dir.path().join(".tmp")).unwrap().flatten();
+    let written =
+        || -> u64 { temp_files().flat_map(|file| file.metadata()).map(|file| file.len()).sum() };
+    for mib in 0..8u64 {
+        let put_key = key(&format!("drop/{mib}"));
         let put = backend.put(&put_key, payload.clone());
-        let _ = tokio::time::timeout(Duration::from_millis(n), put).await;
-    }
-    // The file work of a dropped put continues for a moment.
-    while fs::read_dir(dir.path().join(".tmp")).unwrap().count() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let until_written = async {
+            while written() < mib << 20 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            done = put => done.unwrap(),
+            () = until_written => {}
+        }
+        // The file work of a dropped put continues for a moment.
+        while temp_files().count() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
     for object in list_all(&backend, "drop/").await.unwrap() {
         assert_eq!(object.len, payload.len());

@@ -4,17 +4,12 @@
 //! A get is late after 1.5 times the 95th percentile of recent gets of similar length. Second gets are limited to 3 %
 //! of the bytes received, so that a storage that is slow as a whole does not get twice the requests.
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    ops::Range,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, future::Future, ops::Range, pin::pin, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::{
@@ -231,7 +226,7 @@ mod tests {
         );
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_hanging_get_is_overtaken_by_a_second_one() {
         let (hedge, calls) = (hedge_with_history(), AtomicU32::new(0));
         let call = || async {
@@ -244,7 +239,7 @@ mod tests {
         assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_other_get_can_succeed_after_an_error() {
         let (hedge, calls) = (hedge_with_history(), AtomicU32::new(0));
         let call = || async {

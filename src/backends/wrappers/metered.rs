@@ -180,7 +180,7 @@ mod tests {
         conformance::check(&Metered::new(MemoryBackend::new(), Arc::default())).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn retries_count_again_and_abandoned_gets_count_their_whole_range() {
         let (key, meter) = (Key::new("a").unwrap(), Arc::<Meter>::default());
         let faulty = Arc::new(Faulty::new(MemoryBackend::new(), 1));

@@ -393,14 +393,14 @@ mod tests {
         Payload::from_iter([Bytes::from_static(b"body")])
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn passes_the_conformance_suite_over_frequent_failures() {
         let faulty = Faulty::new(MemoryBackend::new(), 11);
         faulty.fail_randomly(0.5, Kind::Unavailable);
         conformance::check(&Retrying::with_policy(faulty, fast_policy())).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn only_retryable_errors_are_retried() {
         let retrying = Retrying::with_policy(faulty(), fast_policy());
         retrying.inner.fail_next_puts(1, Kind::NoSpace);
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(retrying.inner.puts(), 7);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn retries_end_with_the_time_budget() {
         let backend = faulty();
         backend.fail_next_puts(u64::MAX, Kind::Network);
@@ -422,7 +422,7 @@ mod tests {
         assert!(retrying.inner.puts() > 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn resends_of_a_payload_are_limited_unless_it_is_empty() {
         let policy = RetryPolicy { resends: 3, ..fast_policy() };
         let retrying = Retrying::with_policy(faulty(), policy);
@@ -432,7 +432,7 @@ mod tests {
         retrying.put(&key(), Payload::default()).await.unwrap();
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_requested_wait_is_honoured() {
         let retrying = Retrying::with_policy(faulty(), fast_policy());
         retrying.inner.set_retry_after(Duration::from_millis(120));
@@ -442,7 +442,7 @@ mod tests {
         assert!(began.elapsed() >= Duration::from_millis(120), "{:?}", began.elapsed());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_wait_beyond_the_budget_is_returned_to_the_caller() {
         let retrying = Retrying::with_policy(faulty(), fast_policy());
         let hour = Duration::from_secs(3600);
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!((error.kind(), error.requested_wait()), (Kind::RateLimited, Some(hour)));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_call_slower_than_the_budget_is_retried_once() {
         let policy = RetryPolicy { send_budget: Duration::from_millis(20), ..fast_policy() };
         let retrying = Retrying::with_policy(faulty(), policy);
@@ -461,7 +461,7 @@ mod tests {
         retrying.put(&key(), body()).await.unwrap();
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_expired_upload_is_not_retried() {
         let retrying = Retrying::with_policy(faulty(), fast_policy());
         let upload =

@@ -141,7 +141,7 @@ mod tests {
         conformance::check(&Throttled::new(MemoryBackend::new(), 1 << 30)).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn concurrent_puts_share_one_rate() {
         let slow = Throttled::new(MemoryBackend::new(), 1000);
         let body = || Payload::from_iter([Bytes::from(vec![1; 100])]);

@@ -28,6 +28,9 @@ use crate::{
     memory::{BLOCK_LEN, BlockPool},
 };
 
+/// Ends a test that hangs. Long enough for a busy machine.
+pub(super) const HUNG: Duration = Duration::from_secs(300);
+
 pub(super) const B: u64 = BLOCK_LEN as u64;
 
 /// The test byte at each position: mixed from the position, so that it has no period of a block, window or chunk.
@@ -152,8 +155,8 @@ impl Rig {
     }
 
     async fn next_event(&mut self) -> WriterEvent {
-        let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
-        event.expect("an event within 10 s").expect("the writer is running")
+        let event = tokio::time::timeout(HUNG, self.events.recv()).await;
+        event.expect("an event").expect("the writer is running")
     }
 
     async fn next_durable(&mut self) -> Vec<Range<u64>> {
@@ -204,7 +207,7 @@ async fn a_whole_import_becomes_one_object_per_chunk_and_reads_back() {
     while reported.len() < len - 3000 {
         rig.next_durable().await.into_iter().for_each(|run| reported.insert(run));
     }
-    assert_eq!(rig.writer.stop(Duration::from_secs(5)).await, 0);
+    assert_eq!(rig.writer.stop(HUNG).await, 0);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::{Rig, byte};
+use super::{HUNG, Rig, byte};
 use crate::error::Kind;
 
 /// Four files and one pad, small enough that random ranges often overlap; chunks of up to 4000 bytes.
@@ -66,7 +66,7 @@ async fn run(ops: Vec<Op>) {
     rig.writer.flush().await.expect("the writer is there");
     rig.check(0..LEN).await;
     rig.check_objects().await;
-    let abandoned = rig.writer.stop(std::time::Duration::from_secs(5)).await;
+    let abandoned = rig.writer.stop(HUNG).await;
     assert_eq!((abandoned, rig.pressure.pool().held()), (0, 0));
 }
 

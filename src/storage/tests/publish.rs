@@ -193,7 +193,9 @@ async fn running_reads_follow_bytes_that_move_to_another_object() {
         tokio::spawn(async move { reader.read_at(n << 20..(n + 1) << 20).await })
     });
     let readers: Vec<_> = readers.collect();
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    while rig.backend.gets() < 4 {
+        tokio::task::yield_now().await;
+    }
     rig.publish_all().await;
     for (n, reader) in (0..).zip(readers) {
         rig.check_payload(n << 20..(n + 1) << 20, &reader.await.unwrap().unwrap());

@@ -113,10 +113,13 @@ async fn a_fetch_without_waiting_readers_is_cancelled() {
     let rig = Rig::new(&[8 << 20], 8 << 20, 64 << 20).await;
     rig.write(0..8 << 20);
     rig.writer.flush().await.unwrap();
-    rig.backend.delay(Duration::from_millis(200));
-    let read = tokio::time::timeout(Duration::from_millis(50), rig.reader.read_at(0..9)).await;
-    assert!(read.is_err(), "storage is slow");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let second = Duration::from_secs(1);
+    rig.backend.delay(4 * second);
+    // From here on nothing waits for the threads of the catalog, and the clock of the runtime jumps to the next timer.
+    tokio::time::pause();
+    let read = tokio::time::timeout(second, rig.reader.read_at(0..9)).await;
+    assert!(read.is_err() && rig.backend.gets() == 1, "storage is slow");
+    tokio::time::sleep(6 * second).await;
     assert!(rig.reader.try_read(0..9).is_none(), "the fetch was cancelled");
     rig.check(0..9).await;
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::{
-    Rig,
+    HUNG, Rig,
     strict_backend::{StrictBackend, strict},
 };
 use crate::{
@@ -186,8 +186,12 @@ async fn later_parts_wait_for_a_gap_as_long_as_memory_allows() {
     let late = pieces.remove(20);
     run.write(&pieces).await;
     run.wait_until_sent(0, CHUNK).await;
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    assert_eq!(run.sent_bytes(), CHUNK);
+    // The runtime has one thread, so each yield lets all tasks run that can. After a few of them the writer has handled
+    // every piece and the end of the first part.
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((run.rig.pressure.in_flight(), run.sent_bytes()), (0, CHUNK));
     run.rig.write(late);
     run.rig.writer.flush().await.unwrap();
     run.publish_all().await.unwrap();
@@ -206,7 +210,7 @@ async fn a_flush_does_not_deadlock_with_a_part_that_is_read_back() {
         for piece in pieces[8 - begins..16 - begins].iter().chain(&pieces[16..48]) {
             run.rig.write(piece.clone());
         }
-        let flush = tokio::time::timeout(Duration::from_secs(20), run.rig.writer.flush());
+        let flush = tokio::time::timeout(HUNG, run.rig.writer.flush());
         flush.await.expect("no deadlock").unwrap();
         run.write(&run.missing()).await;
         run.rig.writer.flush().await.unwrap();
@@ -225,7 +229,7 @@ async fn parts_keep_their_order_while_another_file_is_read_back() {
     for piece in run.missing() {
         run.rig.write(piece);
     }
-    let flush = tokio::time::timeout(Duration::from_secs(20), run.rig.writer.flush());
+    let flush = tokio::time::timeout(HUNG, run.rig.writer.flush());
     flush.await.expect("the second part waits for the first").unwrap();
     run.publish_all().await.unwrap();
     run.check().await;
@@ -318,6 +322,16 @@ async fn removing_an_import_aborts_its_upload() {
     assert!(run.backend.list_uploads("").await.unwrap().is_empty());
 }
 
+/// Waits until the writer gives up: then it makes no more calls.
+async fn until_ended(events: &mut mpsc::UnboundedReceiver<WriterEvent>) {
+    while let Some(event) = events.recv().await {
+        if matches!(event, WriterEvent::Lost(_) | WriterEvent::Failed(_)) {
+            return;
+        }
+    }
+}
+
+/// Works until a call of the backend that `seed` chooses, crashes there, and so on, then completes the import.
 async fn crash_and_resume(files: Vec<i64>, budget: usize, seed: u64, kind: Kind, sweeps: bool) {
     let mut run = TestRun::new(&files, budget).await;
     for (n, probability) in (seed..).zip([0.4, 0.2, 0.1, 0.05]) {
@@ -327,16 +341,26 @@ async fn crash_and_resume(files: Vec<i64>, budget: usize, seed: u64, kind: Kind,
             // Almost in order.
             pieces.chunks_mut(40).for_each(|some| shuffle(some, n));
         }
+        let mut events = std::mem::replace(&mut run.rig.events, mpsc::unbounded_channel().1);
         let working = async {
             run.write(&pieces[..pieces.len() / 2]).await;
             if n % 2 == 0 {
                 run.rig.writer.flush().await.unwrap();
             }
-            while run.publish_all().await.is_err() {
+            // Half of the bytes are missing, so publishing fails without a call when the complete files are published.
+            for _ in 0..40 {
+                if run.publish_all().await.is_ok() {
+                    break;
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let _ = tokio::time::timeout(Duration::from_millis(n * 7 % 40), working).await;
+        let last_call = *run.backend.calls.borrow() + n * 7 % 40;
+        tokio::select! {
+            () = working => {}
+            () = run.backend.until_calls(last_call) => {}
+            () = until_ended(&mut events) => {}
+        }
         // The restart also happens while calls still fail.
         let TestRun { rig, backend, publisher } = run;
         drop(publisher);
@@ -390,8 +414,7 @@ proptest! {
             .unwrap();
         let crashes = crash_and_resume(files, budget, seed, kind, sweeps);
         runtime.block_on(async {
-            let done = tokio::time::timeout(Duration::from_secs(60), crashes).await;
-            done.expect("it ends within 60 s");
+            tokio::time::timeout(HUNG, crashes).await.expect("it ends");
         });
     }
 }

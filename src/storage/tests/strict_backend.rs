@@ -12,6 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::Rig;
 use crate::{
@@ -36,6 +37,20 @@ pub(in crate::storage) struct StrictBackend {
     pub(in crate::storage) min_part: u64,
     /// Bytes sent in PUTs and parts, failed ones included.
     pub(super) sent_bytes: Arc<AtomicU64>,
+    /// Calls that change the storage, those on uploads included.
+    pub(super) calls: watch::Sender<u64>,
+}
+
+impl StrictBackend {
+    /// Waits for the call of this number.
+    pub(super) async fn until_calls(&self, number: u64) {
+        let mut calls = self.calls.subscribe();
+        calls.wait_for(|calls| *calls >= number).await.expect("the sender is in `self`");
+    }
+}
+
+fn count(calls: &watch::Sender<u64>) {
+    calls.send_modify(|calls| *calls += 1);
 }
 
 #[derive(Debug)]
@@ -48,6 +63,7 @@ struct StrictUpload {
     is_forgotten: bool,
     min_part: u64,
     sent_bytes: Arc<AtomicU64>,
+    calls: watch::Sender<u64>,
 }
 
 impl StrictUpload {
@@ -72,6 +88,7 @@ impl MultipartUpload for StrictUpload {
     }
 
     async fn put_part(&self, part: u64, payload: Payload) -> Result<()> {
+        count(&self.calls);
         let range = self.part(part)?;
         assert_eq!(payload.len(), range.end - range.start);
         self.sent_bytes.fetch_add(payload.len(), Ordering::Relaxed);
@@ -81,6 +98,7 @@ impl MultipartUpload for StrictUpload {
     }
 
     async fn copy_part(&self, part: u64, from: &Key, range: Range<u64>) -> Result<()> {
+        count(&self.calls);
         let expected = self.part(part)?;
         assert_eq!(range.end - range.start, expected.end - expected.start);
         if self.refuses_copies {
@@ -94,6 +112,7 @@ impl MultipartUpload for StrictUpload {
     }
 
     async fn finish(&self) -> Result<()> {
+        count(&self.calls);
         self.inner.finish().await
     }
 
@@ -105,6 +124,7 @@ impl MultipartUpload for StrictUpload {
 #[async_trait]
 impl StorageBackend for StrictBackend {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
+        count(&self.calls);
         self.sent_bytes.fetch_add(payload.len(), Ordering::Relaxed);
         self.inner.put(key, payload).await
     }
@@ -126,6 +146,7 @@ impl StorageBackend for StrictBackend {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
+        count(&self.calls);
         self.inner.delete(key).await
     }
 
@@ -138,6 +159,7 @@ impl StorageBackend for StrictBackend {
         key: &Key,
         layout: UploadLayout,
     ) -> Result<Box<dyn MultipartUpload>> {
+        count(&self.calls);
         self.uploads_started.fetch_add(1, Ordering::Relaxed);
         let sessions_to_forget = |n: u64| n.checked_sub(1);
         let is_forgotten = self
@@ -161,6 +183,7 @@ impl StorageBackend for StrictBackend {
             is_forgotten,
             min_part,
             sent_bytes,
+            calls: self.calls.clone(),
         }))
     }
 
@@ -207,5 +230,6 @@ pub(in crate::storage) fn strict(rig: &Rig, copy: CopySupport, ordered: bool) ->
         uploads_started: AtomicU64::new(0),
         min_part: 5 << 20,
         sent_bytes: Arc::default(),
+        calls: watch::Sender::new(0),
     }
 }

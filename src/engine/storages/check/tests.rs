@@ -122,7 +122,7 @@ async fn failing_lists_and_uploads_do_not_end_the_check() {
     assert_eq!(rig.left().await, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_interrupted_check_deletes_its_objects() {
     let rig = Rig::new();
     rig.backend.delay(Duration::from_millis(30));
