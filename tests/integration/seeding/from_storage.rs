@@ -17,20 +17,18 @@ use std::{
 use bae::catalog::{Catalog, FileRow, ImportState, NewImport};
 use serde_json::Value;
 
-use crate::{
-    storage::memory::peak_memory,
-    support::{
-        KIB, LONG, MIB,
-        bae::{Bae, Running},
-        bencode,
-        fault_proxy::{Fault, FaultProxy, Request},
-        peers::{Aria2, LibtorrentPeer, QBittorrent, Release, Transmission},
-        s3_server::{S3Server, runtime},
-        scripted_http::{Answer, ScriptedHttp},
-        torrents::{Fixture, Recipe, Version},
-        tracker::Tracker,
-        wait_until,
-    },
+use crate::support::{
+    KIB, LONG, MIB,
+    bae::{Bae, Running},
+    bencode,
+    fault_proxy::{Fault, FaultProxy, Request},
+    peers::{Aria2, LibtorrentPeer, QBittorrent, Release, Transmission},
+    process::peak_memory,
+    s3_server::{S3Server, runtime},
+    scripted_http::{Answer, ScriptedHttp},
+    torrents::{Fixture, Recipe, Version},
+    tracker::Tracker,
+    wait_until,
 };
 
 /// Files that begin anywhere in pieces and in chunks.

@@ -1,14 +1,13 @@
 //! FTP servers with unusual answers. Answers that other clients understand are accepted; an answer that is not
 //! understood is an error that quotes it.
 
-use crate::{
-    servers::get::{args, assert_file, get, out_path, random},
-    support::{
-        MIB,
-        bae::{Bae, CommandOutput},
-        ftp_server::FtpServer,
-        scripted_ftp::{Oddities, ScriptedFtp},
-    },
+use crate::support::{
+    MIB,
+    bae::{Bae, CommandOutput},
+    ftp_server::FtpServer,
+    get::{args, assert_file, get, out_path},
+    random,
+    scripted_ftp::{Oddities, ScriptedFtp},
 };
 
 /// Runs `get` for `path` of this server.

@@ -2,51 +2,17 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use serde_json::Value;
-
-use crate::{
-    storage::memory::peak_memory,
-    support::{
-        KIB, LONG, MIB, Random,
-        bae::{Bae, CommandOutput, Running},
-        nginx::Nginx,
-        scripted_http::{Answer, Request, ScriptedHttp},
-        wait_until,
-    },
-    surface::bad_input::Tmpfs,
+use crate::support::{
+    KIB, LONG, MIB,
+    bae::Bae,
+    get::{assert_file, event, get, out_path, ranged, start},
+    nginx::Nginx,
+    process::peak_memory,
+    random,
+    scripted_http::ScriptedHttp,
+    tmpfs::Tmpfs,
+    wait_until,
 };
-
-/// `get ARGS… -d HOME/out`.
-pub(crate) fn args(bae: &Bae, args: &[&str]) -> Vec<String> {
-    let mut all = vec!["--json".to_owned(), "get".to_owned()];
-    all.extend(args.iter().map(|arg| (*arg).to_owned()));
-    all.extend(["-d".to_owned(), out_path(bae, "").display().to_string()]);
-    all
-}
-
-pub(crate) fn get(bae: &Bae, list: &[&str]) -> CommandOutput {
-    bae.run(args(bae, list))
-}
-
-pub(crate) fn start(bae: &Bae, list: &[&str]) -> Running {
-    bae.start(args(bae, list))
-}
-
-/// The path at which `get` writes `name`.
-pub(crate) fn out_path(bae: &Bae, name: &str) -> std::path::PathBuf {
-    bae.home().join("out").join(name)
-}
-
-pub(crate) fn event(output: &CommandOutput, name: &str) -> Value {
-    let lines = output.json();
-    let found = lines.iter().rev().find(|line| line["event"] == name);
-    found.unwrap_or_else(|| panic!("no {name} in:\n{}", output.stdout)).clone()
-}
-
-pub(crate) fn assert_file(path: &Path, expected: &[u8]) {
-    let found = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    assert!(found == expected, "{} differs from the file on the server", path.display());
-}
 
 fn files_in(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
@@ -54,10 +20,6 @@ fn files_in(dir: &Path) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-pub(crate) fn random(seed: u64, len: u64) -> Vec<u8> {
-    Random(seed).bytes(len)
 }
 
 #[test]
@@ -142,18 +104,6 @@ fn file_names_come_from_the_server_or_the_url_and_stay_in_the_folder() {
     let output = get(&bae, &[&nginx.url("/f/..%2F..%2Fpasswd")]);
     assert_ne!(output.code, Some(0));
     assert!(files_in(&out_path(&bae, "")).is_empty());
-}
-
-/// The answer of a server that handles ranges correctly.
-pub(crate) fn ranged(request: &Request, body: &[u8]) -> Answer {
-    let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
-    let Some((first, last)) = range.and_then(|text| text.split_once('-')) else {
-        return Answer::new(200, body);
-    };
-    let start: usize = first.parse().unwrap();
-    let end = last.parse::<usize>().map_or(body.len(), |last| (last + 1).min(body.len()));
-    let text = format!("bytes {start}-{}/{}", end - 1, body.len());
-    Answer::new(206, &body[start..end]).with("Content-Range", text)
 }
 
 #[test]

@@ -2,16 +2,15 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{
-    servers::get::{args, assert_file, event, get, out_path, random, ranged, start},
-    support::{
-        LONG, MIB, Random,
-        bae::Bae,
-        fault_proxy::{Fault, FaultProxy},
-        nginx::Nginx,
-        scripted_http::{Answer, ScriptedHttp},
-        wait_until,
-    },
+use crate::support::{
+    LONG, MIB, Random,
+    bae::Bae,
+    fault_proxy::{Fault, FaultProxy},
+    get::{args, assert_file, event, get, out_path, ranged, start},
+    nginx::Nginx,
+    random,
+    scripted_http::{Answer, ScriptedHttp},
+    wait_until,
 };
 
 #[test]

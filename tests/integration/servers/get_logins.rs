@@ -10,20 +10,18 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::{
-    servers::get::{args, assert_file, get, out_path, ranged},
-    support::{
-        LONG,
-        bae::{Bae, CommandOutput},
-        dav_server::DavServer,
-        ftp_server::{FtpServer, PASSWORD, USER},
-        nginx::Nginx,
-        ports,
-        process::Process,
-        require_program, script,
-        scripted_http::{Answer, ScriptedHttp},
-        wait_until,
-    },
+use crate::support::{
+    LONG,
+    bae::{Bae, CommandOutput},
+    dav_server::DavServer,
+    ftp_server::{FtpServer, PASSWORD, USER},
+    get::{args, assert_file, get, out_path, ranged},
+    nginx::Nginx,
+    ports,
+    process::Process,
+    require_program, script,
+    scripted_http::{Answer, ScriptedHttp},
+    wait_until,
 };
 
 fn get_with_env(bae: &Bae, list: &[&str], env: &[(&str, &str)]) -> CommandOutput {

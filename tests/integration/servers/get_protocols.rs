@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use crate::{
-    servers::get::{args, assert_file, event, get, out_path, random, start},
-    support::{
-        MIB,
-        bae::Bae,
-        dav_server::DavServer,
-        ftp_server::{self, FtpServer},
-        s3_server::S3Server,
-        served_folder::ServedFolder,
-        ssh_server::SshServer,
-    },
+use crate::support::{
+    MIB,
+    bae::Bae,
+    dav_server::DavServer,
+    ftp_server::{self, FtpServer},
+    get::{args, assert_file, event, get, out_path, start},
+    random,
+    s3_server::S3Server,
+    served_folder::ServedFolder,
+    ssh_server::SshServer,
 };
 
 /// A server of one protocol, and the options that `bae` needs for it.

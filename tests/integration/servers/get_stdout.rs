@@ -5,10 +5,8 @@ use std::{
     process::{Child, Stdio},
 };
 
-use crate::{
-    servers::get::random,
-    storage::memory::{OVERHEAD, peak_memory},
-    support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx},
+use crate::support::{
+    MIB, OVERHEAD, bae::Bae, ftp_server::FtpServer, nginx::Nginx, process::peak_memory, random,
 };
 
 /// The output of a command, its exit code and its messages.

@@ -11,10 +11,12 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::{
-    servers::get::{args, assert_file, event, get, out_path, ranged},
-    support::{bae::Bae, ftp_server::FtpServer, scripted_http::ScriptedHttp},
-    surface::bad_input::is_root,
+use crate::support::{
+    bae::Bae,
+    ftp_server::FtpServer,
+    get::{args, assert_file, event, get, out_path, ranged},
+    scripted_http::ScriptedHttp,
+    tmpfs::is_root,
 };
 
 fn server() -> ScriptedHttp {

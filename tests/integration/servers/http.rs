@@ -2,9 +2,14 @@
 
 use bae::protocols::FetchOptions;
 
-use crate::{
-    servers::get::{assert_file, get, out_path, random},
-    support::{MIB, bae::Bae, dav_server, dav_server::DavServer, nginx::Nginx},
+use crate::support::{
+    MIB,
+    bae::Bae,
+    dav_server,
+    dav_server::DavServer,
+    get::{assert_file, get, out_path},
+    nginx::Nginx,
+    random,
 };
 
 fn options(nginx: &Nginx) -> FetchOptions {

@@ -9,15 +9,14 @@ use bae::protocols::{
 };
 use bytes::Bytes;
 
-use crate::{
-    servers::get::{assert_file, event, get, out_path, random, ranged, start},
-    support::{
-        LONG, MIB,
-        bae::Bae,
-        h2_server::H2Server,
-        s3_server::runtime,
-        scripted_http::{Answer, Request, ScriptedHttp},
-    },
+use crate::support::{
+    LONG, MIB,
+    bae::Bae,
+    get::{assert_file, event, get, out_path, ranged, start},
+    h2_server::H2Server,
+    random,
+    s3_server::runtime,
+    scripted_http::{Answer, Request, ScriptedHttp},
 };
 
 /// The answer to a request for a body.

@@ -5,21 +5,17 @@ use std::{ffi::OsStr, fs, time::Duration};
 use bae::catalog::{Catalog, ObjectRow};
 use serde_json::Value;
 
-use crate::{
-    servers::get::{event, random, ranged},
-    storage::{
-        memory::{OVERHEAD, peak_memory},
-        s3::bytes_written,
-    },
-    support::{
-        LONG, MIB,
-        bae::{Bae, CommandOutput, Running},
-        ftp_server::FtpServer,
-        nginx::Nginx,
-        s3_server::{S3Server, runtime},
-        scripted_http::ScriptedHttp,
-        torrents::Recipe,
-    },
+use crate::support::{
+    LONG, MIB, OVERHEAD,
+    bae::{Bae, CommandOutput, Running},
+    ftp_server::FtpServer,
+    get::{event, ranged},
+    nginx::Nginx,
+    process::{bytes_written, peak_memory},
+    random,
+    s3_server::{S3Server, runtime},
+    scripted_http::ScriptedHttp,
+    torrents::Recipe,
 };
 
 fn args<'a>(bae: &Bae, url: &'a str, options: &[&'a str]) -> Vec<String> {

@@ -2,15 +2,14 @@
 
 use bae::protocols::{CidProfile, FetchOptions, ImportedNode, Protocols, conformance::check};
 
-use super::{
-    get::{assert_file, event, get, out_path, random, start},
-    import_url::imported_within_64_mib,
-};
+use super::import_url::imported_within_64_mib;
 use crate::support::{
     LONG, MIB,
     bae::{Bae, CommandOutput},
+    get::{assert_file, event, get, out_path, start},
     ipfs::{BlockFolder, ConformanceRoot, NameKey, Node, cid_of, raw_cid},
     nginx::Nginx,
+    random,
     s3_server::{S3Server, runtime},
     wait_until,
 };

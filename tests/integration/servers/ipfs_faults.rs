@@ -12,12 +12,13 @@ use std::{
 
 use bae::protocols::{Cid, ImportedNode};
 
-use super::get::{assert_file, event, get, out_path, random, ranged};
 use crate::support::{
     KIB, MIB,
     bae::{Bae, CommandOutput},
+    get::{assert_file, event, get, out_path, ranged},
     ipfs::{BlockFolder, Node, car, cid_of, raw_cid},
     nginx::Nginx,
+    random,
     scripted_http::{Answer, Request, ScriptedHttp},
 };
 

@@ -1,11 +1,12 @@
 //! Names that lead to content of IPFS: IPNS records, DNSLink, routers and the RPC interface of a node.
 
-use super::get::{args, assert_file, get, out_path, random};
 use crate::support::{
     MIB,
     bae::{Bae, CommandOutput},
+    get::{args, assert_file, get, out_path},
     ipfs::{BlockFolder, FUTURE, NameKey, Node, PAST, raw_cid},
     nginx::Nginx,
+    random,
     scripted_http::{Answer, Request, ScriptedHttp},
 };
 

@@ -6,7 +6,7 @@
 
 mod ftp;
 mod ftp_oddities;
-pub(crate) mod get;
+mod get;
 mod get_faults;
 mod get_logins;
 mod get_protocols;

@@ -5,17 +5,15 @@ use bae::{
     protocols::{FetchOptions, UrlTarget},
 };
 
-use crate::{
-    servers::get::{args, assert_file, out_path},
-    support::{
-        bae::Bae,
-        ftp_server::{FtpServer, PASSWORD},
-        nginx::Nginx,
-        proxies::ProxyServer,
-        s3_server::runtime,
-        served_folder::{ConformanceFolder, protocol},
-        ssh_server::SshServer,
-    },
+use crate::support::{
+    bae::Bae,
+    ftp_server::{FtpServer, PASSWORD},
+    get::{args, assert_file, out_path},
+    nginx::Nginx,
+    proxies::ProxyServer,
+    s3_server::runtime,
+    served_folder::{ConformanceFolder, protocol},
+    ssh_server::SshServer,
 };
 
 fn with_proxy(proxy: &str, options: &FetchOptions) -> FetchOptions {

@@ -12,9 +12,9 @@ use bae::{
 use bytes::Bytes;
 use url::Url;
 
-use crate::servers::get::{assert_file, get, out_path, ranged};
 use crate::support::{
     bae::Bae,
+    get::{assert_file, get, out_path, ranged},
     s3_server::{LIST_ONLY_KEY, PUBLIC_BUCKET, S3Server, runtime},
     scripted_http::{Answer, ScriptedHttp},
     served_folder::protocol,

@@ -2,15 +2,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::{
-    servers::get::{args, assert_file, out_path},
-    support::{
-        LONG,
-        bae::{Bae, CommandOutput},
-        process::Process,
-        ssh_server::{SshServer, make_key},
-        wait_until,
-    },
+use crate::support::{
+    LONG,
+    bae::{Bae, CommandOutput},
+    get::{args, assert_file, out_path},
+    process::Process,
+    ssh_server::{SshServer, make_key},
+    wait_until,
 };
 
 /// A home whose `.ssh` has the server's host key. The server has one file.

@@ -4,11 +4,12 @@
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
 use crate::{
-    servers::get::{args, assert_file, out_path, random},
     servers::sftp_keys::{home, start_agent},
     support::{
         MIB,
         bae::{Bae, CommandOutput},
+        get::{args, assert_file, out_path},
+        random,
         ssh_server::{SshServer, make_key},
     },
 };

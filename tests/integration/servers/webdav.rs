@@ -2,15 +2,13 @@
 
 use bae::{Error, Kind, hints::Setting, protocols::FetchOptions};
 
-use crate::{
-    servers::get::{args, assert_file, get, out_path, ranged},
-    support::{
-        bae::Bae,
-        dav_server::{DavServer, PASSWORD},
-        s3_server::runtime,
-        scripted_http::{Answer, ScriptedHttp},
-        served_folder::protocol,
-    },
+use crate::support::{
+    bae::Bae,
+    dav_server::{DavServer, PASSWORD},
+    get::{args, assert_file, get, out_path, ranged},
+    s3_server::runtime,
+    scripted_http::{Answer, ScriptedHttp},
+    served_folder::protocol,
 };
 
 fn probe_error(url: &str, options: FetchOptions) -> Error {

@@ -12,13 +12,13 @@ use std::{
 
 use serde_json::Value;
 
-use super::s3::bytes_written;
 use crate::support::{
     KIB, MIB, Random,
     bae::Bae,
     fault_proxy::{Fault, FaultProxy, Request},
     gate::Gate,
     peers::{LibtorrentPeer, Release},
+    process::bytes_written,
     s3_server::S3Server,
     torrents::{Fixture, Recipe},
     wait_until,

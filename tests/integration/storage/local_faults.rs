@@ -8,17 +8,15 @@ use std::{
     process::Command,
 };
 
-use crate::{
-    servers::get::random,
-    support::{
-        KIB, LONG,
-        bae::{Bae, CommandOutput, Running},
-        file_faults::{FileFault, FileFaults},
-        nginx::Nginx,
-        peers::{LibtorrentPeer, Release},
-        process::Process,
-        torrents::Recipe,
-    },
+use crate::support::{
+    KIB, LONG,
+    bae::{Bae, CommandOutput, Running},
+    file_faults::{FileFault, FileFaults},
+    nginx::Nginx,
+    peers::{LibtorrentPeer, Release},
+    process::Process,
+    random,
+    torrents::Recipe,
 };
 
 /// The errors that an operation fails with.

@@ -11,17 +11,14 @@ use std::{
 };
 
 use crate::support::{
-    LONG, MIB, Random,
+    LONG, MIB, OVERHEAD, Random,
     bae::Bae,
     peers::{LibtorrentPeer, Release},
+    process::peak_memory,
     s3_server::S3Server,
     streaming::{StreamServer, send},
     torrents::{Fixture, Recipe},
 };
-
-/// Memory besides the payload: the program, libtorrent, SQLite and socket buffers. A build without optimisation
-/// needs somewhat more than the release build that `scripts/bench` measures.
-pub(crate) const OVERHEAD: u64 = 80 * MIB;
 
 /// Imports with a memory budget of 64 MiB and checks that it holds.
 fn assert_stays_within_64_mib(torrent: &Fixture, peers: usize, storage_options: &str) {
@@ -47,13 +44,6 @@ fn assert_stays_within_64_mib(torrent: &Fixture, peers: usize, storage_options: 
         "{held} held, {peak} resident"
     );
     bae.assert_exact(done["id"].as_str().unwrap(), torrent);
-}
-
-/// The peak resident memory of a process, in bytes.
-pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 #[test]

@@ -12,15 +12,13 @@ use bae::{
 };
 use bytes::Bytes;
 
-use crate::{
-    storage::memory::{OVERHEAD, peak_memory},
-    support::{
-        LONG, MIB,
-        bae::Bae,
-        peers::{LibtorrentPeer, Release},
-        s3_server::{S3Server, runtime},
-        torrents::Recipe,
-    },
+use crate::support::{
+    LONG, MIB, OVERHEAD,
+    bae::Bae,
+    peers::{LibtorrentPeer, Release},
+    process::{bytes_written, peak_memory},
+    s3_server::{S3Server, runtime},
+    torrents::Recipe,
 };
 
 async fn open(server: &S3Server, bucket: &str, prefix: &str) -> S3Backend {
@@ -213,12 +211,6 @@ fn a_presigned_url_works_without_keys() {
         assert_eq!(got.status(), 200);
         assert_eq!(got.bytes().await.unwrap(), vec![9; 100]);
     });
-}
-
-/// The bytes that the process has written to disk so far.
-pub(crate) fn bytes_written(pid: u32) -> Option<u64> {
-    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
 /// Whether a directory is in a tmpfs, as `/tmp` is on some systems.

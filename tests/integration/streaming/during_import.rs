@@ -9,15 +9,13 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    storage::memory::{OVERHEAD, peak_memory},
-    support::{
-        KIB, LONG, MIB, Random,
-        bae::{Bae, Running},
-        peers::LibtorrentPeer,
-        streaming::{StreamServer, curl, request, send},
-        torrents::{Fixture, Recipe, Version},
-    },
+use crate::support::{
+    KIB, LONG, MIB, OVERHEAD, Random,
+    bae::{Bae, Running},
+    peers::LibtorrentPeer,
+    process::peak_memory,
+    streaming::{StreamServer, curl, request, send},
+    torrents::{Fixture, Recipe, Version},
 };
 
 fn start_streaming_import(

@@ -2,18 +2,16 @@
 
 use std::{fs, io::Read, net::TcpStream, thread, time::Duration};
 
-use crate::{
-    storage::memory::{OVERHEAD, peak_memory},
-    support::{
-        KIB, LONG, MIB, Random,
-        bae::Bae,
-        fault_proxy::{Fault, FaultProxy},
-        peers::{LibtorrentPeer, Release},
-        s3_server::S3Server,
-        streaming::{StreamServer, curl, request, send},
-        torrents::{Fixture, Recipe},
-        wait_until,
-    },
+use crate::support::{
+    KIB, LONG, MIB, OVERHEAD, Random,
+    bae::Bae,
+    fault_proxy::{Fault, FaultProxy},
+    peers::{LibtorrentPeer, Release},
+    process::peak_memory,
+    s3_server::S3Server,
+    streaming::{StreamServer, curl, request, send},
+    torrents::{Fixture, Recipe},
+    wait_until,
 };
 
 fn album(name: &str) -> Fixture {

@@ -15,6 +15,7 @@ pub(crate) mod fault_proxy;
 pub(crate) mod file_faults;
 pub(crate) mod ftp_server;
 pub(crate) mod gate;
+pub(crate) mod get;
 pub(crate) mod h2_server;
 pub(crate) mod http;
 pub(crate) mod ipfs;
@@ -31,6 +32,7 @@ pub(crate) mod scripted_peer;
 pub(crate) mod served_folder;
 pub(crate) mod ssh_server;
 pub(crate) mod streaming;
+pub(crate) mod tmpfs;
 pub(crate) mod tools;
 pub(crate) mod torrents;
 pub(crate) mod tracker;
@@ -42,6 +44,10 @@ use std::{
 
 pub(crate) const KIB: u64 = 1 << 10;
 pub(crate) const MIB: u64 = 1 << 20;
+
+/// Memory besides the payload: the program, libtorrent, SQLite and socket buffers. A build without optimisation
+/// needs somewhat more than the release build that `scripts/bench` measures.
+pub(crate) const OVERHEAD: u64 = 80 * MIB;
 
 /// Timeout of any step that must succeed, long enough for a busy machine with two cores.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
@@ -100,4 +106,9 @@ impl Random {
         out.truncate(len as usize);
         out
     }
+}
+
+/// `len` bytes of a seed.
+pub(crate) fn random(seed: u64, len: u64) -> Vec<u8> {
+    Random(seed).bytes(len)
 }

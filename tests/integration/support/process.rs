@@ -229,6 +229,19 @@ impl Process {
     }
 }
 
+/// The peak resident memory of a process, in bytes.
+pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// The bytes that the process has written to disk so far.
+pub(crate) fn bytes_written(pid: u32) -> Option<u64> {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.parse().ok()
+}
+
 /// All descendants of the process `pid`, without `pid` itself.
 fn descendants(pid: u32) -> Vec<libc::pid_t> {
     let mut found = vec![libc::pid_t::try_from(pid).expect("a pid fits")];

@@ -2,10 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{
-    servers::get::random,
-    support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx},
-};
+use crate::support::{MIB, bae::Bae, ftp_server::FtpServer, nginx::Nginx, random};
 
 fn args<'a>(bae: &Bae, url: &'a str, options: &[&'a str]) -> Vec<String> {
     let storage = bae.storage_url();

@@ -2,7 +2,7 @@
 //!
 //! The other rooms test what happens to bytes. Here a run is short, and its stdout, stderr and code are the result.
 
-pub(crate) mod bad_input;
+mod bad_input;
 mod cli;
 mod dry_run;
 mod dry_run_url;
