@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use crate::support::{
@@ -79,7 +78,7 @@ fn downloaded_bytes_are_uploaded_during_the_import() {
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
     assert!(!leecher.has_note("hash_failed"), "wrong bytes reached a peer");
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
 }
 
 fn adopt(bae: &Bae, torrent: &Fixture, from: &str) -> String {
@@ -111,7 +110,7 @@ fn two_imports_can_share_an_object_and_removing_one_keeps_it() {
     assert_leech_is_exact(&bae, &one);
     assert_leech_is_exact(&bae, &other);
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
 
     bae.run(["rm", &first, "--yes"]).expect(0);
     bae.run(["gc", "--yes"]).expect(0);

@@ -6,12 +6,6 @@ use std::{
     io::Write,
     net::{SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
 };
 
 use bae::catalog::{Catalog, FileRow, ImportState, NewImport};
@@ -77,7 +71,7 @@ fn assert_leech_is_exact(bae: &Bae, torrent: &Fixture) {
 
 pub(crate) fn stop(running: Running) {
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
 }
 
 #[test]
@@ -142,20 +136,17 @@ fn wrong_bytes_from_storage_reach_no_peer() {
 fn a_storage_outage_only_delays_peers() {
     let torrent = album("An outage").make();
     let import = BucketImport::new(&torrent);
-    let is_down = Arc::new(AtomicBool::new(true));
-    let flag = Arc::clone(&is_down);
-    import.proxy.set_faults(move |r| match (flag.load(Ordering::Relaxed), r.number % 2) {
-        (false, _) => Fault::None,
-        (true, 0) => Fault::Busy(1),
-        // No answer for longer than the outage.
-        (true, _) => Fault::Stall(Duration::from_secs(15)),
+    import.proxy.set_faults(|r| match r.number % 2 {
+        0 => Fault::Busy(1),
+        // No answer as long as the outage lasts.
+        _ => Fault::Hold,
     });
     let mut running = import.bae.seed(&import.id, &[]);
     let mut leecher = LibtorrentPeer::leech(Release::Newest, &torrent, import.bae.listen);
     wait_until("the first request arrives", LONG, || !import.proxy.requests().is_empty());
     wait_until("requests are repeated", LONG, || import.proxy.requests().len() > 3);
     assert_eq!(leecher.received(), 0);
-    is_down.store(false, Ordering::Relaxed);
+    import.proxy.clear_faults();
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
     assert!(running.0.is_running());
     let notices: Vec<_> = running.events().into_iter().filter(|e| e["event"] == "notice").collect();
@@ -235,9 +226,10 @@ fn seeding_reads_storage_only_for_peers_and_counts_the_usage() {
     assert_eq!(import.usage()["served"], 0);
     import.proxy.set_faults(|_| Fault::None);
     for run in 1..=2 {
-        let running = import.bae.seed(&import.id, &[]);
+        let mut running = import.bae.seed(&import.id, &[]);
         if run == 1 {
-            thread::sleep(Duration::from_secs(1));
+            // Four a second.
+            running.wait_for_events("progress", 4);
             assert!(import.proxy.requests().is_empty(), "{:?}", import.proxy.requests());
         }
         assert_leech_is_exact(&import.bae, &torrent);
@@ -313,7 +305,7 @@ fn reaching_a_seed_goal_ends_seeding() {
     assert_leech_is_exact(&bae, &torrent);
     let notice = running.event("notice");
     assert!(notice["text"].as_str().unwrap().contains("seed ratio 1 reached"), "{notice}");
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
 }
 
 #[test]
@@ -330,7 +322,9 @@ fn an_exhausted_cloud_budget_stops_seeding_but_no_import() {
     let mut running = import.bae.seed_with(&import.id, &[], &budget);
     running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding is paused"));
     let leecher = LibtorrentPeer::leech(Release::Newest, &torrent, import.bae.listen);
-    thread::sleep(Duration::from_secs(3));
+    // Three seconds of both sides at least: the leecher connects at once.
+    running.wait_for_events("progress", 12);
+    wait_until("reports of the leecher", LONG, || leecher.reports() >= 12);
     assert_eq!(leecher.received(), 0);
     stop(running);
     let another = album("Past the budget").seed(7).make();
@@ -434,13 +428,9 @@ fn a_thousand_imports_are_seeded_at_once_without_storage_requests() {
             catalog.set_state(&row.id, ImportState::Imported).await.unwrap();
         }
     });
-    let start = Instant::now();
     let mut running = bae.seed_all();
-    for _ in 0..count {
-        running.event("started");
-    }
-    let (elapsed, peak) = (start.elapsed(), peak_memory(running.0.id()).unwrap());
-    eprintln!("{count} imports of {} GiB: {elapsed:?}, {} MiB", pieces / 64, peak / MIB);
+    running.wait_for_events("started", count);
+    let peak = peak_memory(running.0.id()).unwrap();
     assert!(peak < 300 * MIB, "{peak} bytes were resident");
     assert_eq!(server.requests().len(), 0);
     stop(running);

@@ -1,11 +1,11 @@
 //! Seed goals that are stored with an import.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    KIB, MIB,
+    KIB, LONG, MIB,
     bae::{Bae, Running},
     peers::{LibtorrentPeer, Release},
     torrents::{Fixture, Recipe},
@@ -52,12 +52,12 @@ fn a_seed_goal_is_stored_and_applies_to_a_running_bae() {
     let goal = limit(&bae, &id, &["--seed-ratio", "0.5", "--seed-time", "7d"]);
     assert_eq!(goal, json!({ "ratio": 0.5, "seconds": 604_800 }));
     assert!(wait_for_goal(&mut running, &id).contains("seed ratio 0.5 reached"));
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     // The next run has the goal, and a flag changes only its own part of it.
     assert_eq!(limit(&bae, &id, &["--seed-time", "0"]), json!({ "ratio": 0.5, "seconds": 0 }));
     let mut second = bae.seed(&id, &[]);
     wait_for_goal(&mut second, &id);
-    second.wait(Duration::from_secs(30)).expect(0);
+    second.wait(LONG).expect(0);
     let info = bae.run(["--json", "info", &id]).expect(0).json().remove(0);
     assert_eq!(info["goal"], json!({ "ratio": 0.5, "seconds": 0 }));
     assert!(bae.run(["info", &id]).expect(0).stdout.contains("ratio 0.5, no time"));
@@ -76,7 +76,7 @@ fn a_stored_seed_goal_overrides_the_config_and_flags_override_it() {
     assert_leech_is_exact(&bae, &one);
     assert_leech_is_exact(&bae, &other);
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     let config = bae.home().join("config/bae");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("config.toml"), "[seeding]\nratio = 0.5\n").unwrap();
@@ -87,8 +87,8 @@ fn a_stored_seed_goal_overrides_the_config_and_flags_override_it() {
     assert_leech_is_exact(&bae, &one);
     assert!(running.0.is_running());
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     let mut running = bae.seed_with(&free, &[], &["--seed-ratio", "0.5"]);
     wait_for_goal(&mut running, &free);
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
 }

@@ -1,13 +1,15 @@
 //! Faults between `bae get` and a server: the file is exact, or there is no file and the error names the reason.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use crate::support::{
     LONG, MIB, Random,
-    bae::Bae,
+    bae::{Bae, Running},
     fault_proxy::{Fault, FaultProxy},
-    get::{args, assert_file, event, get, out_path, ranged, start},
+    file_faults::{FileFaults, KillStep},
+    get::{args, assert_file, event, get, out_path, ranged, recorded_bytes, start},
     nginx::Nginx,
+    process::Process,
     random,
     scripted_http::{Answer, ScriptedHttp},
     wait_until,
@@ -18,37 +20,46 @@ fn a_killed_get_resumes_and_fetches_only_missing_bytes() {
     let (nginx, data) = (Nginx::start(), random(11, 40 * MIB));
     nginx.serve("f.bin", &data);
     let url = nginx.url("/slow/f.bin");
-    for seed in 0..2 {
-        let mut random = Random(seed);
+    let list = [url.as_str(), "-x", "4"];
+    let faults_of = |bae: &Bae| FileFaults::in_folders(&[&bae.home().join("out")]);
+    // Runs until step number `at`; returns whether it was killed.
+    let get_until = |bae: &Bae, faults: &FileFaults, step: KillStep<'_>, at: u64| {
+        let mut command = bae.command(args(bae, &list));
+        faults.kill(&mut command, step, at);
+        let mut running = Running(Process::start("bae", &command));
+        let killed = running.wait_until_killed();
+        let found = running.events().into_iter().find(|e| e["event"] == "found");
+        (killed, found.and_then(|found| found["stored"].as_u64()))
+    };
+    let counted = Bae::new();
+    let faults = faults_of(&counted);
+    assert!(!get_until(&counted, &faults, KillStep::AnyChange, 0).0);
+    let total = faults.operation_count();
+    let mut random = Random::of_this_run();
+    for _ in 0..2 {
         let (bae, mut recorded) = (Bae::new(), 0);
-        let list = [url.as_str(), "-x", "4"];
-        for _ in 0..3 {
-            let mut running = start(&bae, &list);
-            let found = running.event("found");
+        // Each checkpoint replaces the state file. The first run is killed at its third rename: after the empty state
+        // and one checkpoint. The others are killed anywhere in what is a quarter of a whole run.
+        let any = KillStep::AnyChange;
+        let (second, third) = (1 + random.below(total / 4), 1 + random.below(total / 4));
+        eprintln!("killed before the third rename, then before the changes {second} and {third}");
+        for (step, at) in [(KillStep::Each("rename"), 3), (any, second), (any, third)] {
+            let (killed, found) = get_until(&bae, &faults_of(&bae), step, at);
+            assert!(killed, "it was not killed at {step:?} {at}");
             assert!(
-                found["stored"].as_u64() >= Some(recorded),
-                "{recorded} bytes were recorded: {found}"
+                found.is_none_or(|found| found >= recorded),
+                "{recorded} bytes were recorded, {found:?} found"
             );
-            std::thread::sleep(Duration::from_millis(900 + random.below(1200)));
-            running.kill();
             assert!(!out_path(&bae, "f.bin").exists(), "an incomplete file has its final name");
             recorded = recorded_bytes(&bae, "f.bin");
+            assert!(recorded > 0, "the first checkpoint is lost");
         }
         let output = get(&bae, &list).expect(0);
         let (found, fetched) = (event(&output, "found"), event(&output, "fetched"));
         assert_eq!(found["stored"], recorded);
-        assert!(recorded > 0, "seed {seed}: three runs recorded nothing");
         assert_eq!(fetched["downloaded"].as_u64(), Some(data.len() as u64 - recorded));
         assert_file(&out_path(&bae, "f.bin"), &data);
     }
-}
-
-/// The bytes that the state file of `name` records as done.
-fn recorded_bytes(bae: &Bae, name: &str) -> u64 {
-    let Ok(text) = std::fs::read(out_path(bae, &format!("{name}.bae-part"))) else { return 0 };
-    let state: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let runs = state["done"].as_array().unwrap().iter();
-    runs.map(|run| run[1].as_u64().unwrap() - run[0].as_u64().unwrap()).sum()
 }
 
 #[test]
@@ -59,7 +70,7 @@ fn ctrl_c_stops_a_get_cleanly_and_keeps_fetched_bytes() {
     let mut running = start(&bae, &[&url]);
     running.event_where("fetching", |e| e["stored"].as_u64() > Some(3 * MIB));
     running.interrupt();
-    running.wait(Duration::from_secs(20)).expect(7).expect_stderr("run the same command again");
+    running.wait(LONG).expect(7).expect_stderr("run the same command again");
     let recorded = recorded_bytes(&bae, "f.bin");
     assert!(recorded > 2 * MIB, "{recorded}");
     let output = get(&bae, &[&url]).expect(0);
@@ -79,8 +90,7 @@ fn a_changed_file_is_reported_and_versions_are_never_mixed() {
     let mut running = start(&bae, &[&url]);
     running.event_where("fetching", |e| e["stored"].as_u64() > Some(MIB));
     running.interrupt();
-    running.wait(Duration::from_secs(20)).expect(7);
-    std::thread::sleep(Duration::from_millis(1100));
+    running.wait(LONG).expect(7);
     nginx.serve("f.bin", &new);
     get(&bae, &[&url]).expect(1).expect_stderr("--fresh");
     assert!(!out_path(&bae, "f.bin").exists());
@@ -107,7 +117,7 @@ fn a_file_without_a_validator_is_restarted_unless_continue_is_given() {
         let mut running = start(&bae, list);
         running.event_where("fetching", |e| e["stored"].as_u64() > Some(3 * MIB));
         running.interrupt();
-        running.wait(Duration::from_secs(20)).expect(7);
+        running.wait(LONG).expect(7);
     };
     stop(&[&url]);
     stop(&[&url, "-c"]);
@@ -136,8 +146,7 @@ fn a_fetched_file_is_exact_whichever_request_fails() {
     nginx.serve("f.bin", &data);
     let proxy = FaultProxy::start(SocketAddr::V4(nginx.addr));
     let url = format!("http://{}/f/f.bin", proxy.addr());
-    let stall = Fault::Stall(Duration::from_secs(30));
-    for fault in [Fault::Reset, Fault::LoseAnswer, Fault::CutAnswer, stall, Fault::Busy(0)] {
+    for fault in [Fault::Reset, Fault::LoseAnswer, Fault::CutAnswer, Fault::Hold, Fault::Busy(0)] {
         for faulty in 0..4 {
             proxy.set_faults(move |request| match request.number == faulty {
                 true => fault,
@@ -181,7 +190,6 @@ fn lasting_server_errors_end_with_the_right_exit_code() {
         ("http://".to_owned(), 2, "URL"),
         ("nonsense://x/".to_owned(), 1, "known schemes: http"),
     ];
-    std::thread::sleep(Duration::from_secs(2));
     for (url, code, message) in table {
         let output = get(&bae, &[&url, "-m", "2", "--cacert", &ca]);
         assert_eq!(output.code, Some(code), "{url}\n{}", output.stderr);

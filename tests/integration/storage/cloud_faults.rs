@@ -1,19 +1,12 @@
 //! A bucket behind a bad connection: whichever request fails in whichever way, the import is exact and leaves no
 //! garbage.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread};
 
 use serde_json::Value;
 
 use crate::support::{
-    KIB, MIB, Random,
+    KIB, LONG, LONG_TIMEOUT, MIB, Random,
     bae::Bae,
     fault_proxy::{Fault, FaultProxy, Request},
     gate::Gate,
@@ -134,26 +127,22 @@ fn kill_at_each_request(name: &str, options: &[&str]) {
     let args = || bae.import_args(&torrent.torrent, &[seeder.addr()], options);
     let mut n = 0;
     let done = loop {
-        let reached = Arc::new(AtomicBool::new(false));
-        let (flag, even) = (Arc::clone(&reached), n % 2 == 0);
+        let even = n % 2 == 0;
         // Every run gets one request further than the run before, and does not fetch again what that run stored.
-        cloud.proxy.set_faults(move |r| {
-            if r.number < n {
-                return Fault::None;
-            }
-            flag.store(true, Ordering::Relaxed);
-            if even { Fault::Stall(Duration::from_secs(30)) } else { Fault::LoseAnswer }
+        cloud.proxy.set_faults(move |r| match r.number < n {
+            true => Fault::None,
+            false if even => Fault::Hold,
+            false => Fault::HoldAnswer,
         });
         let mut running = bae.start(args());
         let mut ended = false;
-        wait_until("a request or the end", Duration::from_secs(60), || {
+        wait_until("a request or the end", LONG, || {
             ended = !running.0.is_running();
-            ended || reached.load(Ordering::Relaxed)
+            ended || cloud.proxy.held() > 0
         });
         if ended {
-            break running.wait(Duration::from_secs(10)).expect(0).summary();
+            break running.wait(LONG).expect(0).summary();
         }
-        thread::sleep(Duration::from_millis(30));
         running.kill();
         cloud.proxy.clear_faults();
         n += 1;
@@ -192,7 +181,8 @@ fn an_exhausted_quota_pauses_an_import_with_a_hint_until_it_is_freed() {
     let error = paused["error"].as_str().unwrap();
     assert!(error.contains("QuotaExceeded") || error.contains("quota"), "{paused}");
     assert!(paused["hint"].is_string(), "{paused}");
-    thread::sleep(Duration::from_secs(2));
+    let refused = cloud.proxy.requests().len();
+    wait_until("more refusals", LONG, || cloud.proxy.requests().len() >= refused + 2);
     assert!(running.0.is_running(), "a used-up quota ended the import");
     cloud.proxy.clear_faults();
     running.event("resumed");
@@ -218,7 +208,7 @@ fn objects_lost_with_a_bucket_during_an_import_are_found_and_refetched() {
     cloud.proxy.clear_faults();
     running.event("resumed");
     let id = running.event("imported")["id"].as_str().unwrap().to_owned();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     bae.run(["verify", &id]).expect(32).expect_stderr("bucket gone.bin");
     let peer = seeder.addr().to_string();
     let listen = bae.listen.to_string();
@@ -265,11 +255,11 @@ fn a_wrong_region_or_key_is_reported_before_anything_is_fetched() {
         ("AWS_SECRET_ACCESS_KEY".into(), "x".into()),
     ];
     let bae = Bae::new().with_storage_url(&url, wrong_key.to_vec());
-    let output = bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "20s"])).expect(24);
+    let output = bae.run(bae.import_args(&torrent.torrent, &[], &LONG_TIMEOUT)).expect(24);
     assert!(output.stderr.contains("hint:"), "{}", output.stderr);
     cloud.proxy.set_faults(|_| Fault::Refuse("400 Bad Request", "AuthorizationHeaderMalformed"));
     let bae = cloud.bae("y");
-    bae.run(bae.import_args(&torrent.torrent, &[], &["--timeout", "20s"]))
+    bae.run(bae.import_args(&torrent.torrent, &[], &LONG_TIMEOUT))
         .expect(2)
         .expect_stderr("region");
 }
@@ -296,7 +286,7 @@ fn payload_is_never_written_to_disk_or_sent_twice() {
     let sent: u64 = requests.iter().map(|r| r.body).sum();
     assert!(sent <= torrent.bytes + torrent.bytes / 100, "{sent} bytes sent");
     assert!(puts.len() as u64 <= torrent.bytes / (12 * MIB) + 20, "{} PUTs", puts.len());
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     bae.assert_exact(done["id"].as_str().unwrap(), &torrent);
 }
 

@@ -4,8 +4,10 @@ use bae::catalog::{Catalog, Extent, ImportId, ObjectRow};
 
 use crate::support::{
     KIB, MIB, Random,
-    bae::Bae,
+    bae::{Bae, Running},
+    file_faults::{FileFaults, KillStep},
     peers::{LibtorrentPeer, Release},
+    process::Process,
     s3_server::runtime,
     torrents::{Fixture, Recipe},
 };
@@ -17,23 +19,44 @@ fn torrent() -> Fixture {
 /// Bytes that may be fetched although they are not missing: requests in flight when the last piece completes.
 const SLACK: u64 = 2 * MIB;
 
-/// `count` shares in thousandths, sorted. The first is 0: a kill right after the start.
-fn shares(random: &mut Random, count: usize) -> Vec<u64> {
-    let mut shares: Vec<_> = (1..count).map(|_| random.below(900)).collect();
-    shares.push(0);
-    shares.sort_unstable();
-    shares
+/// Starts an import that is killed before step number `at` of all runs of this home.
+fn start_import_until(
+    bae: &Bae,
+    faults: &FileFaults,
+    torrent: &Fixture,
+    seeder: &LibtorrentPeer,
+    at: u64,
+) -> Running {
+    let mut command = bae.command(bae.import_args(&torrent.torrent, &[seeder.addr()], &[]));
+    faults.kill(&mut command, KillStep::AnyChange, at);
+    Running(Process::start("bae", &command))
 }
 
-/// Kills an import each time one of `shares` (in thousandths) is stored, then lets one finish.
-fn kill_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
+fn faults_of(bae: &Bae) -> FileFaults {
+    FileFaults::in_folders(&[&bae.data_dir(), bae.storage_dir()])
+}
+
+/// The number of changes to the data folder and the storage by an import that is not killed.
+fn count_steps(torrent: &Fixture, seeder: &LibtorrentPeer, storage_options: &str) -> u64 {
     let bae = Bae::new().with_storage_options(storage_options);
+    let faults = faults_of(&bae);
+    let mut running = start_import_until(&bae, &faults, torrent, seeder, 0);
+    assert!(!running.wait_until_killed());
+    faults.operation_count()
+}
+
+/// Kills an import before each of `count` steps, one in each part of the run, then lets one finish.
+fn kill_at_steps(torrent: &Fixture, random: &mut Random, count: u64, storage_options: &str) {
     let seeder = LibtorrentPeer::slow_seed(torrent, 24 * MIB);
-    let mut durable = 0;
-    for &share in shares {
-        let mut running = bae.start_import(torrent, &[seeder.addr()]);
-        running.wait_until_stored(torrent.bytes * share / 1000);
-        running.kill();
+    let total = count_steps(torrent, &seeder, storage_options);
+    let steps = random.steps(total, count);
+    eprintln!("killed before the steps {steps:?} of {total}");
+    let bae = Bae::new().with_storage_options(storage_options);
+    let faults = faults_of(&bae);
+    let (mut durable, mut killed) = (0, 0);
+    for &step in &steps {
+        let mut running = start_import_until(&bae, &faults, torrent, &seeder, step);
+        killed += u64::from(running.wait_until_killed());
         let stored = |e: &serde_json::Value| e["stored"].as_u64();
         let events = running.events();
         if let Some(started) = events.iter().find(|e| e["event"] == "started") {
@@ -43,6 +66,7 @@ fn kill_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
         // What a run reported as stored must be stored in the next run.
         durable = events.iter().filter_map(stored).max().unwrap_or(0).max(durable);
     }
+    assert!(killed >= count / 2, "only {killed} of {count} runs were killed");
     let output = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
     let summary = output.summary();
     let lines = output.json();
@@ -61,20 +85,15 @@ fn kill_at(torrent: &Fixture, shares: &[u64], storage_options: &str) {
 
 #[test]
 fn resumes_after_kill_without_refetching_durable_pieces() {
-    for seed in 0..3 {
-        let mut random = Random(seed);
-        let shares = shares(&mut random, 4);
-        eprintln!("seed {seed}: killed at {shares:?} of 1000");
-        kill_at(&torrent(), &shares, "");
+    let mut random = Random::of_this_run();
+    for _ in 0..3 {
+        kill_at_steps(&torrent(), &mut random, 4, "");
     }
 }
 
 #[test]
 fn resumes_after_kill_while_storage_is_slower_than_the_peers() {
-    let mut random = Random(77);
-    let shares = shares(&mut random, 4);
-    eprintln!("killed at {shares:?} of 1000");
-    kill_at(&torrent(), &shares, "upload_limit=16MiB");
+    kill_at_steps(&torrent(), &mut Random::of_this_run(), 4, "upload_limit=16MiB");
 }
 
 #[test]
@@ -82,10 +101,7 @@ fn resumes_after_kill_with_many_small_files() {
     let list =
         (0..2_000u64).map(|i| (format!("{:02}/{i}", i % 40), 1 + i * 7919 % 30_000)).collect();
     let torrent = Recipe::folder("crash of many", list).piece(64 * KIB).make();
-    let mut random = Random(5);
-    let shares = shares(&mut random, 5);
-    eprintln!("killed at {shares:?} of 1000");
-    kill_at(&torrent, &shares, "");
+    kill_at_steps(&torrent, &mut Random::of_this_run(), 5, "");
 }
 
 #[test]
@@ -127,21 +143,24 @@ async fn only_import(bae: &Bae) -> (ImportId, Vec<ObjectRow>, Vec<Extent>) {
 fn no_extent_names_a_missing_object_after_a_kill() {
     let torrent = torrent();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 40 * MIB);
-    let mut random = Random(11);
-    for round in 0..6 {
-        let bae = Bae::new().with_storage_options("chunk=1MiB");
-        let mut running = bae.start_import(&torrent, &[seeder.addr()]);
-        running.wait_until_stored(1 + random.below(torrent.bytes / 2));
-        running.kill();
+    let options = "chunk=1MiB";
+    let total = count_steps(&torrent, &seeder, options);
+    let mut extent_count = 0;
+    // Without the first part of the run, in which the catalog is created.
+    for step in Random::of_this_run().steps(total, 7).split_off(1) {
+        let bae = Bae::new().with_storage_options(options);
+        let mut running = start_import_until(&bae, &faults_of(&bae), &torrent, &seeder, step);
+        running.wait_until_killed();
         let (import, objects, extents) = runtime().block_on(only_import(&bae));
-        assert!(!extents.is_empty(), "round {round}: no bytes are durable");
+        extent_count += extents.len();
         for extent in extents {
             let object = objects.iter().find(|o| o.num == extent.object).unwrap();
-            assert!(object.stored, "round {round}: {object:?} was never committed");
+            assert!(object.stored, "step {step}: {object:?} was never committed");
             let file = std::fs::metadata(bae.storage_dir().join(&object.key)).unwrap();
-            assert_eq!(file.len(), object.len, "round {round}: {object:?}");
+            assert_eq!(file.len(), object.len, "step {step}: {object:?}");
             assert!(extent.offset + extent.range.end - extent.range.start <= object.len);
         }
         bae.assert_verified(import.as_str());
     }
+    assert!(extent_count > 0, "no bytes were durable in any run");
 }

@@ -1,6 +1,6 @@
 //! A permanent error ends a run. A temporary error ends it after the timeout that the user sets.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use crate::support::{
     LONG, MIB,
@@ -11,10 +11,8 @@ use crate::support::{
     require_program,
     s3_server::S3Server,
     torrents::{Fixture, Recipe},
+    wait_until,
 };
-
-/// Longer than any stop may take, and shorter than the usual wait for storage.
-const STOP_LIMIT: Duration = Duration::from_secs(25);
 
 fn torrent(name: &str) -> Fixture {
     Recipe::single(name, 24 * MIB + 5).piece(256 << 10).make()
@@ -83,7 +81,7 @@ fn ctrl_c_does_not_wait_for_a_storage_that_has_just_refused() {
         let mut running = bae.start(args);
         running.event("paused");
         running.interrupt();
-        let output = running.wait(STOP_LIMIT).expect(7);
+        let output = running.wait(LONG).expect(7);
         assert!(!output.stderr.contains("waiting up to"), "{}", output.stderr);
         assert_pauses(&output, 1);
     }
@@ -94,17 +92,15 @@ fn ctrl_c_reports_that_it_waits_for_storage_for_a_few_seconds() {
     let torrent = torrent("stalled.bin");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let (bae, proxy) = bae_with_bucket("stalled", |request| match request.method.as_str() {
-        "PUT" => Fault::Stall(Duration::from_secs(300)),
+        "PUT" => Fault::Hold,
         _ => Fault::None,
     });
     let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &[]);
     let mut running = bae.start(args);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(16 * MIB));
-    crate::support::wait_until("a put", LONG, || {
-        proxy.requests().iter().any(|r| r.method == "PUT")
-    });
+    wait_until("a put", LONG, || proxy.held() > 0);
     running.interrupt();
-    running.wait(STOP_LIMIT).expect(7).expect_stderr("waiting up to 5 s for storage to take");
+    running.wait(LONG).expect(7).expect_stderr("waiting up to 5 s for storage to take");
 }
 
 fn bae_with_folder(name: &str) -> (Bae, Fixture, LibtorrentPeer) {
@@ -156,9 +152,11 @@ fn an_import_with_few_file_descriptors_ends_when_its_folders_are_removed() {
                 None => command.env_remove(name),
             };
         }
-        let running = Running(Process::start("bae", &command));
-        // The folders are removed while bae starts, or after that. In both cases it must end.
-        std::thread::sleep(Duration::from_millis(1500));
+        let mut running = Running(Process::start("bae", &command));
+        // With the fewest files bae ends before its first event.
+        wait_until("an event or the end", LONG, || {
+            !running.0.is_running() || !running.events().is_empty()
+        });
         let _ = fs::remove_dir_all(bae.data_dir());
         let _ = fs::remove_dir_all(bae.storage_dir());
         let output = running.wait(LONG);

@@ -4,8 +4,10 @@ use std::fs;
 
 use crate::support::{
     KIB, MIB, Random,
-    bae::Bae,
+    bae::{Bae, Running},
+    file_faults::{FileFaults, KillStep},
     peers::{LibtorrentPeer, Release},
+    process::Process,
     torrents::{Fixture, Recipe, Version},
 };
 
@@ -165,18 +167,27 @@ fn whole_files_are_stored_with_little_memory() {
 #[test]
 fn an_import_of_whole_files_survives_kills_at_any_moment() {
     let torrent = album("An Album").make();
-    for seed in 0..3 {
-        let mut random = Random(seed);
+    let seeder = LibtorrentPeer::slow_seed(&torrent, 48 * MIB);
+    // Runs an import until step number `at` of all runs of this home; returns whether it was killed.
+    let import_until = |bae: &Bae, faults: &FileFaults, at: u64| {
+        let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
+        let mut command = bae.command(args);
+        faults.kill(&mut command, KillStep::AnyChange, at);
+        Running(Process::start("bae", &command)).wait_until_killed()
+    };
+    let faults_of = |bae: &Bae| FileFaults::in_folders(&[&bae.data_dir(), bae.storage_dir()]);
+    let counted = Bae::new();
+    let faults = faults_of(&counted);
+    assert!(!import_until(&counted, &faults, 0));
+    let total = faults.operation_count();
+    let mut random = Random::of_this_run();
+    for _ in 0..3 {
+        let steps = random.steps(total, 6);
+        eprintln!("killed before the steps {steps:?} of {total}");
         let bae = Bae::new();
-        let seeder = LibtorrentPeer::slow_seed(&torrent, 48 * MIB);
-        for kill in 0..6 {
-            let args = bae.import_args(&torrent.torrent, &[seeder.addr()], &["--layout", "files"]);
-            let mut running = bae.start(args);
-            running.wait_until_stored(
-                (torrent.bytes / 8 * kill + random.below(torrent.bytes / 8)).max(1) - 1,
-            );
-            running.kill();
-        }
+        let faults = faults_of(&bae);
+        let kills = steps.iter().filter(|step| import_until(&bae, &faults, **step)).count();
+        assert!(kills >= 3, "only {kills} of 6 runs were killed");
         let id = import_files(&bae, &torrent, &seeder);
         assert_whole_files(&bae, &torrent, "An Album");
         bae.assert_verified(&id);

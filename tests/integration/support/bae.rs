@@ -248,7 +248,7 @@ impl Bae {
         args.extend(self.network_args(peers));
         args.extend(more.iter().map(Into::into));
         let mut running = self.start(args);
-        wait_until("bae listens", Duration::from_secs(30), || {
+        wait_until("bae listens", LONG, || {
             assert!(running.0.is_running(), "bae seed ended\n{}", running.0.log());
             TcpStream::connect(self.listen).is_ok()
         });
@@ -291,13 +291,20 @@ impl Running {
         })
     }
 
-    /// Waits until an event reports at least `bytes` stored bytes, or the import is complete.
-    pub(crate) fn wait_until_stored(&mut self, bytes: u64) {
-        loop {
-            let event = self.next_event();
-            if event["event"] == "imported" || event["stored"].as_u64() >= Some(bytes) {
-                return;
-            }
+    /// Waits until `count` more events named `name` are printed: bae has made so many rounds of its work.
+    pub(crate) fn wait_for_events(&mut self, name: &str, count: usize) {
+        for _ in 0..count {
+            self.event(name);
+        }
+    }
+
+    /// Waits for the end of a run that is killed, or that ends with success before the kill. Returns whether it was
+    /// killed.
+    pub(crate) fn wait_until_killed(&mut self) -> bool {
+        match self.0.wait(LONG).code() {
+            None => true,
+            Some(0) => false,
+            Some(code) => panic!("it ended with code {code}\n{}", self.0.log()),
         }
     }
 

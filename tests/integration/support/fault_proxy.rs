@@ -29,8 +29,10 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// The server carries out the request, and the answer ends in the middle.
     CutAnswer,
-    /// The request is not forwarded. The connection is reset after this time.
-    Stall(Duration),
+    /// The request is not forwarded. The connection stays open until the client closes it or the faults change.
+    Hold,
+    /// The server carries out the request. The answer is kept back, like that of [`Fault::Hold`].
+    HoldAnswer,
     /// The answer has one wrong bit in the middle of its body.
     Flip,
     /// The `Content-Range` of the answer is not the range of the request.
@@ -50,6 +52,9 @@ pub(crate) struct Request {
     pub(crate) body: u64,
 }
 
+/// How often a held connection looks for the end of its fault.
+const HOLD_POLL: Duration = Duration::from_millis(20);
+
 type Plan = Box<dyn Fn(&Request) -> Fault + Send + Sync>;
 
 struct Shared {
@@ -57,6 +62,10 @@ struct Shared {
     plan: Mutex<Arc<Plan>>,
     requests: Mutex<Vec<Request>>,
     next: AtomicU64,
+    /// The number of requests that were held since the last [`FaultProxy::set_faults`].
+    held: AtomicU64,
+    /// Changes with the faults.
+    generation: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -82,6 +91,8 @@ impl FaultProxy {
             plan: Mutex::new(Arc::new(plan)),
             requests: Mutex::default(),
             next: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -104,14 +115,25 @@ impl FaultProxy {
 
     /// From now on requests have the faults that `plan` returns. Their numbers start at 0 again.
     pub(crate) fn set_faults(&self, plan: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
-        *self.shared.plan.lock().unwrap() = Arc::new(Box::new(plan));
+        self.change_plan(Box::new(plan));
         self.shared.requests.lock().unwrap().clear();
         self.shared.next.store(0, Ordering::Relaxed);
+        self.shared.held.store(0, Ordering::Relaxed);
+    }
+
+    fn change_plan(&self, plan: Plan) {
+        *self.shared.plan.lock().unwrap() = Arc::new(plan);
+        self.shared.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Forwards every request without a fault again.
     pub(crate) fn clear_faults(&self) {
-        *self.shared.plan.lock().unwrap() = Arc::new(Box::new(|_| Fault::None));
+        self.change_plan(Box::new(|_| Fault::None));
+    }
+
+    /// How many requests were held so far by [`Fault::Hold`] or [`Fault::HoldAnswer`].
+    pub(crate) fn held(&self) -> u64 {
+        self.shared.held.load(Ordering::Acquire)
     }
 
     /// Panics unless `gets`, a count of the usage, is within 5 % and 2 of `requests`. (`requests` may be the sum
@@ -198,13 +220,11 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
     let mut requests = BufReader::new(client);
     let mut upstream: Option<TcpStream> = None;
     while let Some(head) = Head::read(&mut requests, Body::Length(0))? {
+        let generation = shared.generation.load(Ordering::Acquire);
         let (request, fault) = record(shared, &head);
         match fault {
             Fault::Reset => return reset(client),
-            Fault::Stall(time) => {
-                thread::sleep(time);
-                return reset(client);
-            }
+            Fault::Hold => return hold(shared, &mut requests, client, generation),
             Fault::Busy(seconds) => {
                 discard_body(&mut requests, &head)?;
                 let wait = format!("Retry-After: {seconds}\r\n");
@@ -218,6 +238,7 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
             }
             Fault::None
             | Fault::CutRequest
+            | Fault::HoldAnswer
             | Fault::LoseAnswer
             | Fault::CutAnswer
             | Fault::Flip
@@ -240,9 +261,35 @@ fn serve(shared: &Shared, client: &TcpStream) -> io::Result<()> {
         if !forward_answer(&server, client, &request, fault)? {
             return Ok(());
         }
+        if fault == Fault::HoldAnswer {
+            return hold(shared, &mut requests, client, generation);
+        }
         upstream = Some(server);
     }
     Ok(())
+}
+
+/// Takes what the client sends and answers nothing, until the client closes the connection or the faults change.
+fn hold(
+    shared: &Shared,
+    requests: &mut impl Read,
+    client: &TcpStream,
+    generation: u64,
+) -> io::Result<()> {
+    shared.held.fetch_add(1, Ordering::AcqRel);
+    client.set_read_timeout(Some(HOLD_POLL))?;
+    let mut bytes = [0; 16 << 10];
+    while shared.generation.load(Ordering::Acquire) == generation
+        && !shared.ended.load(Ordering::Relaxed)
+    {
+        match requests.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    reset(client)
 }
 
 fn record(shared: &Shared, head: &Head) -> (Request, Fault) {
@@ -279,6 +326,10 @@ fn forward_answer(
         if interim {
             // The client has `100 Continue` from the proxy already.
             continue;
+        }
+        if fault == Fault::HoldAnswer {
+            forward_body(&mut answers, io::sink(), head.body)?;
+            return Ok(true);
         }
         if fault == Fault::LoseAnswer {
             forward_body(&mut answers, io::sink(), head.body)?;

@@ -8,6 +8,7 @@
 // FAULT_COUNT   a file of 8 bytes that holds the count, so that the count outlives the program
 // FAULT_RENAME  a folder that is renamed to FOLDER.gone at that operation, which then succeeds
 // FAULT_CLOCK   seconds by which the wall clock jumps at that operation, which then succeeds
+// FAULT_KILL    if set, only operations that change something are counted, and the program is killed at that one
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -15,6 +16,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -33,7 +35,7 @@ enum { MOST_FILES = 65536 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const char *folders, *renamed_folder, *only_op;
-static int fault_errno, kinds;
+static int fault_errno, kinds, kills;
 static long fail_from, fail_count, clock_jump;
 static atomic_long unshared;
 static atomic_long *count = &unshared;
@@ -61,6 +63,9 @@ static void load_settings(void) {
     case EROFS: kinds = CREATES; break;
     default: kinds = READS | WRITES | OPENS | CREATES;
     }
+    kills = getenv("FAULT_KILL") != NULL;
+    if (kills)
+        kinds = WRITES | CREATES;
     const char *file = getenv("FAULT_COUNT");
     int fd = file ? ((int (*)(const char *, int, ...))real("open"))(file, O_RDWR) : -1;
     if (fd >= 0) {
@@ -99,6 +104,8 @@ static int fails(int kind, const char *op) {
     long op_number = atomic_fetch_add(count, 1) + 1;
     if (!fail_from || op_number < fail_from || op_number >= fail_from + fail_count)
         return 0;
+    if (kills)
+        kill(getpid(), SIGKILL);
     if (renamed_folder) {
         char to[PATH_MAX];
         snprintf(to, sizeof to, "%s.gone", renamed_folder);

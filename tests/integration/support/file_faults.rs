@@ -25,6 +25,15 @@ pub(crate) enum FileFault<'a> {
     ClockJump(i64),
 }
 
+/// The operations before which [`FileFaults::kill`] may kill a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KillStep<'a> {
+    /// Every operation that changes a file or a folder.
+    AnyChange,
+    /// The operations of this name.
+    Each(&'a str),
+}
+
 /// Counts the file operations of one program at a time.
 #[derive(Debug)]
 pub(crate) struct FileFaults {
@@ -36,7 +45,30 @@ impl FileFaults {
     /// Counts operations on files in `folders`.
     pub(crate) fn in_folders(folders: &[&Path]) -> Self {
         let folders: Vec<_> = folders.iter().map(|folder| folder.to_str().unwrap()).collect();
-        Self { dir: tempfile::tempdir().unwrap(), folders: folders.join(":") }
+        let faults = Self { dir: tempfile::tempdir().unwrap(), folders: folders.join(":") };
+        faults.start_count();
+        faults
+    }
+
+    fn start_count(&self) {
+        fs::write(self.counter(), [0; 8]).unwrap();
+    }
+
+    fn preload(&self, command: &mut Command, first: u64, count: u64) {
+        command.env("LD_PRELOAD", library()).env("FAULT_FOLDERS", &self.folders);
+        command.env("FAULT_COUNT", self.counter());
+        command.env("FAULT_AT", first.to_string()).env("FAULT_FOR", count.to_string());
+    }
+
+    /// Kills `command`, as `kill -9` does, before step number `at` (from 1; 0 only counts). The count continues from
+    /// one command to the next, so that steps in increasing order are spread over all runs of an import together.
+    pub(crate) fn kill(&self, command: &mut Command, step: KillStep<'_>, at: u64) {
+        // A command that is already past the step is killed at its first one.
+        self.preload(command, at, 1 << 40);
+        command.env("FAULT_KILL", "1");
+        if let KillStep::Each(op) = step {
+            command.env("FAULT_OP", op);
+        }
     }
 
     /// Sets `fault` for `many` operations of `command`, starting with number `first` (from 1; 0 is never).
@@ -47,10 +79,8 @@ impl FileFaults {
         first: u64,
         count: u64,
     ) {
-        fs::write(self.counter(), [0; 8]).unwrap();
-        command.env("LD_PRELOAD", library()).env("FAULT_FOLDERS", &self.folders);
-        command.env("FAULT_COUNT", self.counter());
-        command.env("FAULT_AT", first.to_string()).env("FAULT_FOR", count.to_string());
+        self.start_count();
+        self.preload(command, first, count);
         match fault {
             FileFault::Error(errno) => command.env("FAULT_ERROR", errno.to_string()),
             FileFault::Only(op, errno) => {
@@ -61,7 +91,7 @@ impl FileFaults {
         };
     }
 
-    /// The number of operations of the last program.
+    /// The number of operations so far.
     pub(crate) fn operation_count(&self) -> u64 {
         u64::from_ne_bytes(fs::read(self.counter()).unwrap().try_into().unwrap())
     }

@@ -44,6 +44,14 @@ pub(crate) fn assert_file(path: &Path, expected: &[u8]) {
     assert!(found == expected, "{} differs from the file on the server", path.display());
 }
 
+/// The bytes that the state file of `name` records as done.
+pub(crate) fn recorded_bytes(bae: &Bae, name: &str) -> u64 {
+    let Ok(text) = fs::read(out_path(bae, &format!("{name}.bae-part"))) else { return 0 };
+    let state: Value = serde_json::from_slice(&text).unwrap();
+    let runs = state["done"].as_array().unwrap().iter();
+    runs.map(|run| run[1].as_u64().unwrap() - run[0].as_u64().unwrap()).sum()
+}
+
 /// The answer of a server that handles ranges correctly.
 pub(crate) fn ranged(request: &Request, body: &[u8]) -> Answer {
     let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));

@@ -3,8 +3,9 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddrV4, TcpStream},
-    time::Duration,
 };
+
+use super::LONG;
 
 /// Sends one request and returns the status and the body; `None` when the request fails.
 pub(crate) fn request(
@@ -15,7 +16,7 @@ pub(crate) fn request(
     body: &[u8],
 ) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(to).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.set_read_timeout(Some(LONG)).ok()?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
          Content-Length: {}\r\n\r\n",

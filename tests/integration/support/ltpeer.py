@@ -139,7 +139,7 @@ def run(args):
     sessions, handles = start(args)
     threading.Thread(target=listen_to_stdin, args=(handles,), daemon=True).start()
     waiting = len(sessions)
-    ready_by = time.monotonic() + 10
+    ready_by = time.monotonic() + 100
     done = args.mode == "seed"
     flushing = False
     last_progress = 0.0

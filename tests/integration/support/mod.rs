@@ -49,8 +49,12 @@ pub(crate) const MIB: u64 = 1 << 20;
 /// needs somewhat more than the release build that `scripts/bench` measures.
 pub(crate) const OVERHEAD: u64 = 80 * MIB;
 
-/// Timeout of any step that must succeed, long enough for a busy machine with two cores.
+/// Ends any step of a test that hangs, long enough for a busy machine with two cores. No test asserts that a step is
+/// faster than this or any other time.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Ends a run of bae that must succeed and hangs.
+pub(crate) const LONG_TIMEOUT: [&str; 2] = ["--timeout", "120s"];
 
 /// Debian's own interpreter. Another `python3` in PATH does not find Debian's libtorrent module.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
@@ -80,11 +84,38 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() ->
     }
 }
 
-/// A small seeded generator (SplitMix64). The same seed gives the same data and the same crash moments.
+/// [`wait_until`] for asynchronous tests.
+pub(crate) async fn wait_until_async(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < LONG, "{what}: not within {LONG:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A small seeded generator (SplitMix64). The same seed gives the same data and the same kills.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
+    /// With another seed in each run, so that all steps are hit over many runs. A failed test prints its seed;
+    /// `BAE_TEST_SEED` repeats it.
+    pub(crate) fn of_this_run() -> Self {
+        let given = std::env::var("BAE_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = given.unwrap_or_else(|| {
+            let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+            since.as_secs() ^ u64::from(since.subsec_nanos())
+        });
+        eprintln!("repeat with BAE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// `count` steps of `total`, one in each of `count` equal parts of a run, in order. Steps are counted from 1.
+    pub(crate) fn steps(&mut self, total: u64, count: u64) -> Vec<u64> {
+        assert!(total >= count, "only {total} steps");
+        (0..count).map(|n| 1 + total * n / count + self.below(total / count)).collect()
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

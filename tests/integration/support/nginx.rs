@@ -13,11 +13,12 @@ use std::{
 use bae::protocols::{FetchOptions, conformance::WRONG_PASSWORD};
 
 use super::{
+    LONG,
     certificates::Certificates,
     ports,
     process::Process,
     require_program,
-    served_folder::{Client, ConformanceFolder, ServedFolder},
+    served_folder::{Client, ConformanceFolder, ServedFolder, next_date},
     wait_until,
 };
 
@@ -143,7 +144,7 @@ impl Nginx {
         let mut command = Command::new("nginx");
         command.arg("-c").arg(&path).arg("-e").arg(dir.join("error.log"));
         let mut process = Process::start("nginx", &command);
-        wait_until("nginx answers", Duration::from_secs(30), || {
+        wait_until("nginx answers", LONG, || {
             assert!(process.is_running(), "nginx ended\n{}", process.log());
             TcpStream::connect(addr).is_ok()
         });
@@ -184,8 +185,13 @@ impl Nginx {
         }
     }
 
-    /// A URL at the port whose certificate has expired.
+    /// A URL at the port whose certificate has expired: it was valid until the second in which it was made.
     pub(crate) fn expired_url(&self, path: &str) -> String {
+        let pem = self.served.server_dir().join("expired.pem");
+        let made = fs::metadata(pem).unwrap().modified().unwrap();
+        wait_until("the certificate expires", LONG, || {
+            made.elapsed().is_ok_and(|age| age >= Duration::from_secs(1))
+        });
         format!("https://{}{path}", self.expired)
     }
 
@@ -196,6 +202,8 @@ impl Nginx {
         let new = self.served.server_dir().join("tmp/new");
         fs::write(&new, bytes).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).unwrap();
+        let file = fs::File::options().write(true).open(&new).unwrap();
+        file.set_modified(next_date()).unwrap();
         fs::rename(&new, &path).unwrap();
     }
 

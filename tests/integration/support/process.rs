@@ -13,6 +13,11 @@ use std::{
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+/// The wait for the end of a pipe after the exit of its process: a grandchild may hold the pipe open.
+const EOF_LIMIT: Duration = Duration::from_secs(10);
+/// The wait for a server that was asked to end. Then it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Default)]
 struct Output {
     lines: Mutex<Vec<String>>,
@@ -108,7 +113,7 @@ impl Process {
             }
             if ended {
                 // The reading thread may not have collected the last lines yet.
-                thread::sleep(Duration::from_millis(100));
+                self.stdout.wait_for_eof(EOF_LIMIT);
                 if let Some(found) = self.next_match(&mut wanted) {
                     return found;
                 }
@@ -144,8 +149,8 @@ impl Process {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 // The reading threads end with the pipes, unless a grandchild holds the pipes open.
-                self.stdout.wait_for_eof(Duration::from_secs(5));
-                self.stderr.wait_for_eof(Duration::from_secs(5));
+                self.stdout.wait_for_eof(EOF_LIMIT);
+                self.stderr.wait_for_eof(EOF_LIMIT);
                 return status;
             }
             if Instant::now() > deadline {
@@ -166,12 +171,12 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Sends SIGTERM and waits up to 5 s for the exit. SIGKILL would leave a server's worker processes running.
+    /// Sends SIGTERM and waits up to [`STOP_LIMIT`] for the exit. SIGKILL would leave a server's worker processes running.
     pub(crate) fn terminate(&mut self) {
         if self.is_running() {
             self.signal(libc::SIGTERM);
         }
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + STOP_LIMIT;
         while self.is_running() && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
         }
@@ -217,6 +222,16 @@ impl Process {
 
     pub(crate) fn stderr(&self) -> String {
         self.stderr.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits until stderr contains `text`.
+    pub(crate) fn wait_for_stderr(&mut self, text: &str) {
+        super::wait_until(text, super::LONG, || {
+            let is_running = self.is_running();
+            let found = self.stderr().contains(text);
+            assert!(found || is_running, "{} ended\n{}", self.name, self.log());
+            found
+        });
     }
 
     /// The last 30 lines of stdout and of stderr, for the message of a failing test.

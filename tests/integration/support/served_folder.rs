@@ -4,7 +4,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -46,9 +49,6 @@ impl ServedFolder {
     }
 
     pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
-        // Servers report dates in whole seconds, and tests write more often. So each write gets a date one second
-        // after the last.
-        static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let file = self.dir().join(path);
         let mut folder = self.dir();
         for part in Path::new(path).parent().unwrap().components() {
@@ -61,10 +61,18 @@ impl ServedFolder {
         let _ = readable();
         fs::write(&file, bytes).unwrap();
         readable().unwrap();
-        let age = Duration::from_secs(100_000 - WRITTEN.fetch_add(1, Ordering::Relaxed));
         let file = fs::File::options().write(true).open(file).unwrap();
-        file.set_modified(SystemTime::now() - age).unwrap();
+        file.set_modified(next_date()).unwrap();
     }
+}
+
+/// The modification time of the next written file. Servers report dates in whole seconds, and tests write more often.
+/// So each write gets a date a second after the last.
+pub(super) fn next_date() -> SystemTime {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    static FIRST: OnceLock<SystemTime> = OnceLock::new();
+    let first = *FIRST.get_or_init(|| SystemTime::now() - Duration::from_secs(100_000));
+    first + Duration::from_secs(WRITTEN.fetch_add(1, Ordering::Relaxed))
 }
 
 fn make_readable(dir: &Path) {

@@ -4,12 +4,12 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     process::Command,
-    time::Duration,
 };
 
 use serde_json::Value;
 
 use super::{
+    LONG,
     bae::{Bae, Running},
     require_program,
 };
@@ -90,7 +90,7 @@ fn split(url: &str) -> (&str, &str) {
 pub(crate) fn send(method: &str, url: &str, headers: &[(&str, &str)]) -> TcpStream {
     let (host, target) = split(url);
     let mut stream = TcpStream::connect(host).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

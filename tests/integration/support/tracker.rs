@@ -1,12 +1,12 @@
 //! opentracker: HTTP and UDP in one process, a process for each test.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use std::net::{SocketAddrV4, TcpStream};
 
 use tempfile::TempDir;
 
-use super::{ports, process::Process, require_program, torrents::Fixture, wait_until};
+use super::{LONG, ports, process::Process, require_program, torrents::Fixture, wait_until};
 
 /// A running tracker. Debian's build answers only for the info-hashes on its whitelist.
 #[derive(Debug)]
@@ -56,6 +56,6 @@ fn launch(addr: SocketAddrV4, dir: &TempDir) -> Process {
     command.args(["-i", &addr.ip().to_string(), "-p", &port, "-P", &port, "-d"]);
     command.arg(dir.path()).args(["-u", "nobody", "-w", "whitelist.txt"]);
     let process = Process::start("opentracker", &command);
-    wait_until("opentracker listens", Duration::from_secs(10), || TcpStream::connect(addr).is_ok());
+    wait_until("opentracker listens", LONG, || TcpStream::connect(addr).is_ok());
     process
 }

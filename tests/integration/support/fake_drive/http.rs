@@ -96,8 +96,16 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
         }
         let limit = if let Some(FaultKind::CutBody(limit)) = kind { limit } else { usize::MAX };
         body(&mut reader, &mut request, limit);
+        if matches!(kind, Some(FaultKind::Hold)) {
+            hold(shared, &mut reader);
+            break;
+        }
         let answer = answer(shared, &mut request, kind.as_ref());
         let cut = match kind {
+            Some(FaultKind::HoldAnswer) => {
+                hold(shared, &mut reader);
+                break;
+            }
             Some(FaultKind::LoseAnswer) => break,
             Some(FaultKind::CutAnswer(limit)) => Some(limit),
             Some(FaultKind::Stall(time)) => {
@@ -113,6 +121,13 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
         }
     }
     let _ = out.shutdown(std::net::Shutdown::Both);
+}
+
+/// Waits until the client closes the connection.
+fn hold(shared: &Shared, reader: &mut BufReader<TcpStream>) {
+    shared.lock().counts.held += 1;
+    // An error also means that the client is gone.
+    let _ = std::io::copy(reader, &mut std::io::sink());
 }
 
 fn head(reader: &mut BufReader<TcpStream>) -> Option<Request> {

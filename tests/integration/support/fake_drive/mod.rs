@@ -67,6 +67,10 @@ pub(crate) enum FaultKind {
     CutBody(usize),
     /// The answer is delayed for this long.
     Stall(Duration),
+    /// The request is not carried out, and gets no answer until the client closes the connection.
+    Hold,
+    /// The request is carried out, and gets no answer until the client closes the connection.
+    HoldAnswer,
     /// The request is carried out, and the connection is closed without an answer.
     LoseAnswer,
     /// The answer ends after this many bytes of its body.
@@ -125,6 +129,10 @@ pub(crate) struct Counts {
     /// Body bytes that upload sessions received.
     pub(crate) received: u64,
     pub(crate) creates: Vec<Instant>,
+    /// Requests with a [`Fault`].
+    pub(crate) faults: u64,
+    /// Requests that were held by [`FaultKind::Hold`] or [`FaultKind::HoldAnswer`].
+    pub(crate) held: u64,
     /// Refused requests by reason.
     pub(crate) refused: BTreeMap<String, u64>,
 }
@@ -376,6 +384,7 @@ impl State {
             return None;
         }
         fault.times -= 1;
+        self.counts.faults += 1;
         Some(fault.kind.clone())
     }
 

@@ -127,8 +127,22 @@ impl LibtorrentPeer {
 
     /// Payload bytes received by all its sessions, as of the last progress event.
     pub(crate) fn received(&self) -> u64 {
-        let last = self.process.stdout();
-        last.lines().rev().find_map(|l| event(l, "progress")?["down"].as_u64()).unwrap_or(0)
+        self.last_report("down").unwrap_or(0)
+    }
+
+    /// The number of connected peers of all its sessions, as of the last progress event.
+    pub(crate) fn peers(&self) -> Option<u64> {
+        self.last_report("peers")
+    }
+
+    fn last_report(&self, field: &str) -> Option<u64> {
+        let output = self.process.stdout();
+        output.lines().rev().find_map(|line| event(line, "progress")?[field].as_u64())
+    }
+
+    /// The number of progress events so far. They come four times a second.
+    pub(crate) fn reports(&self) -> usize {
+        self.process.stdout().lines().filter(|line| event(line, "progress").is_some()).count()
     }
 
     /// Whether a `note` event so far contains `name`.
