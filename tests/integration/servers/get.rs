@@ -254,7 +254,7 @@ fn a_rate_limit_applies_to_all_connections_together() {
     nginx.serve("f.bin", &data);
     let start = std::time::Instant::now();
     get(&bae, &[&nginx.url("/f/f.bin"), "-x", "8", "--limit-rate", "2MiB"]).expect(0);
-    let elapsed = start.elapsed();
-    assert!((2.5..20.0).contains(&elapsed.as_secs_f64()), "{elapsed:?}");
+    // 6 MiB at 2 MiB/s, and the first read of each connection.
+    assert!(start.elapsed() >= Duration::from_millis(2500), "{:?}", start.elapsed());
     assert_file(&out_path(&bae, "f.bin"), &data);
 }

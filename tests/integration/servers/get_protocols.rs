@@ -1,17 +1,16 @@
 //! `bae get` and `bae import` with every protocol except HTTP: files, folders, interruptions and errors.
 
-use std::time::Duration;
-
 use crate::support::{
-    MIB,
+    LONG, MIB,
     bae::Bae,
     dav_server::DavServer,
     ftp_server::{self, FtpServer},
-    get::{args, assert_file, event, get, out_path, start},
+    get::{args, assert_file, event, get, out_path, recorded_bytes, start},
     random,
     s3_server::S3Server,
     served_folder::ServedFolder,
     ssh_server::SshServer,
+    wait_until,
 };
 
 /// A server of one protocol, and the options that `bae` needs for it.
@@ -151,7 +150,7 @@ fn a_killed_get_resumes_with_every_protocol() {
         let (bae, url) = (source.bae(), source.url("f.bin"));
         let mut running = start(&bae, &source.args(&url, &["--limit-rate", "6MiB"]));
         running.event_where("fetching", |e| e["stored"].as_u64() > Some(6 * MIB));
-        std::thread::sleep(Duration::from_millis(1100));
+        wait_until("a checkpoint", LONG, || recorded_bytes(&bae, "f.bin") > 2 * MIB);
         running.kill();
         assert!(
             !out_path(&bae, "f.bin").exists(),

@@ -10,7 +10,7 @@ use bae::protocols::{
 use bytes::Bytes;
 
 use crate::support::{
-    LONG, MIB,
+    LONG, LONG_TIMEOUT, MIB,
     bae::Bae,
     get::{assert_file, event, get, out_path, ranged, start},
     h2_server::H2Server,
@@ -447,8 +447,8 @@ fn idle_connections_do_not_block_a_server_of_one_connection_at_a_time() {
         });
         let bae = Bae::new();
         let urls = ["a", "b", "c"].map(|name| format!("{}/{name}", server.url()));
-        let list = [urls[0].as_str(), &urls[1], &urls[2], "-m", "1", "--timeout", "30s"];
-        get(&bae, &list).expect(0);
+        let list = [urls[0].as_str(), &urls[1], &urls[2], "-m", "1"];
+        get(&bae, &[&list, &LONG_TIMEOUT[..]].concat()).expect(0);
         for name in ["a", "b", "c"] {
             assert_file(&out_path(&bae, name), &body);
         }

@@ -1,6 +1,6 @@
 //! `bae import URL`: files from a server are stored like files from the swarm.
 
-use std::{ffi::OsStr, fs, time::Duration};
+use std::{ffi::OsStr, fs};
 
 use bae::catalog::{Catalog, ObjectRow};
 use serde_json::Value;
@@ -151,8 +151,7 @@ fn a_changed_source_is_reported_and_never_mixed_into_an_import() {
     let mut running = bae.start(args(&bae, &url, &[]));
     running.event_where("progress", |e| e["stored"].as_u64() > Some(2 * MIB));
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(7);
-    std::thread::sleep(Duration::from_millis(1100));
+    running.wait(LONG).expect(7);
     nginx.serve("f.bin", &new);
     import(&bae, &url, &[]).expect(1).expect_stderr("--fresh");
     let id = import(&bae, &url, &["--fresh"]).expect(0).summary().id;

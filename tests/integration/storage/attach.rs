@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use bae::storage::map::generated_key::GeneratedKey;
 
 use crate::support::{
-    MIB,
+    LONG, MIB,
     bae::Bae,
     peers::{LibtorrentPeer, Release},
     torrents::{Fixture, Recipe},
@@ -129,7 +129,7 @@ fn an_interrupted_import_is_attached_too() {
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(16 * MIB));
     running.interrupt();
-    running.wait(std::time::Duration::from_secs(30)).expect(7);
+    running.wait(LONG).expect(7);
     delete_catalog(&bae);
     let lines = attach(&bae, 0);
     assert_eq!(lines[0]["state"], "importing");

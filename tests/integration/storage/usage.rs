@@ -1,11 +1,11 @@
 //! Usage: every get that is sent to a storage is counted, whatever it is for and however it ends.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use serde_json::Value;
 
 use crate::support::{
-    KIB, MIB,
+    KIB, LONG, MIB,
     bae::Bae,
     fault_proxy::{Fault, FaultProxy, Request},
     peers::{LibtorrentPeer, Release},
@@ -68,7 +68,7 @@ fn reads_of_commands_and_players_are_counted_also_while_another_process_seeds() 
             curl(&["--range", "3000000-"], &stream_server.url("read.bin")) == data[3_000_000..]
         );
         stream_server.running.interrupt();
-        stream_server.running.wait(Duration::from_secs(30)).expect(0);
+        stream_server.running.wait(LONG).expect(0);
     };
     read_all();
     let (usage, len) = (import.info()["read"].clone(), import.torrent.bytes);
@@ -92,14 +92,14 @@ fn reads_of_commands_and_players_are_counted_also_while_another_process_seeds() 
     let running = bae.seed(id, &[]);
     read_all();
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     FaultProxy::assert_gets_match(&import.info()["read"]["gets"], import.request_count());
     // `--cloud-budget` covers all reads: seeding stops although nothing was fetched for peers.
     assert_eq!(import.info()["seeded"]["fetched"], 0);
     let mut running = bae.seed_with(id, &[], &["--cloud-budget", "1MiB"]);
     running.event_where("notice", |e| e["text"].as_str().unwrap().contains("seeding is paused"));
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     // The total keeps what was spent when the import is removed.
     let before = import.storage_entry()["total"].clone();
     bae.run(["rm", id, "--yes"]).expect(0);
@@ -127,7 +127,7 @@ fn every_retry_of_a_get_is_counted() {
     let mut leecher = LibtorrentPeer::leech(Release::Newest, &import.torrent, import.bae.listen);
     import.torrent.assert_same(&leecher.wait_done().join(&import.torrent.name));
     running.interrupt();
-    running.wait(Duration::from_secs(30)).expect(0);
+    running.wait(LONG).expect(0);
     let info = import.info();
     FaultProxy::assert_gets_match(&info["seeded"]["gets"], import.request_count());
     let late_reads = info["read"]["gets"].as_u64().unwrap() - usage["gets"].as_u64().unwrap();

@@ -1,11 +1,11 @@
 //! Reads of a real player: FFmpeg's libraries open a film by its URL, seek in it, and decode it.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 use tempfile::TempDir;
 
 use crate::support::{
-    KIB, MIB,
+    KIB, LONG, MIB,
     bae::Bae,
     peers::{LibtorrentPeer, Release},
     s3_server::S3Server,
@@ -52,7 +52,7 @@ fn played_from_disk(torrent: &Fixture) -> String {
 
 fn stop(stream_server: StreamServer) {
     stream_server.running.interrupt();
-    stream_server.running.wait(Duration::from_secs(30)).expect(0);
+    stream_server.running.wait(LONG).expect(0);
 }
 
 fn bae_with_bucket() -> Bae {

@@ -1,6 +1,6 @@
 //! Players: any range of any file of an import over HTTP, and only with the token.
 
-use std::{fs, io::Read, net::TcpStream, thread, time::Duration};
+use std::{fs, io::Read, net::TcpStream, thread};
 
 use crate::support::{
     KIB, LONG, MIB, OVERHEAD, Random,
@@ -194,7 +194,7 @@ fn a_stream_listens_on_loopback_and_lists_its_files() {
     assert!(url.ends_with("/a%20list/film.mkv"), "{url}");
     assert_eq!(curl(&["--range", "0-3"], &url).len(), 4);
     running.interrupt();
-    running.wait(Duration::from_secs(10)).expect(0);
+    running.wait(LONG).expect(0);
     bae.run(["stream", id, "nothing.mkv"]).expect(3);
     bae.run(["stream", "nothing"]).expect(3);
     bae.run(["stream", id, "--listen", "here"]).expect(2);
@@ -304,7 +304,7 @@ fn idle_connections_do_not_block_players() {
     let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
     let held: Vec<_> = (0..128).map(|_| TcpStream::connect(&host).unwrap()).collect();
     let mut answered = false;
-    wait_until("a player is answered", Duration::from_secs(40), || {
+    wait_until("a player is answered", LONG, || {
         answered = answered || request("GET", &url, &[("Range", "bytes=0-0")]).status == 206;
         answered
     });

@@ -25,7 +25,7 @@ use bae::backends::S3Settings;
 use tempfile::TempDir;
 use url::Url;
 
-use super::{ceph, ports, process::Process, tools::tool, wait_until};
+use super::{LONG, ceph, ports, process::Process, tools::tool, wait_until};
 
 /// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
@@ -55,8 +55,6 @@ const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbcc
 pub(crate) const LIST_ONLY_KEY: &str = "GKlistonly0000000000000000";
 /// The bucket of a SeaweedFS that is readable without credentials.
 pub(crate) const PUBLIC_BUCKET: &str = "public";
-/// The start timeout. SeaweedFS needs ten seconds to be ready, and more on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 impl S3Server {
     /// The SeaweedFS that all tests of this process share, because its start takes longer than most tests.
@@ -125,7 +123,8 @@ impl S3Server {
         // Each bucket has its own volumes, seven by default. One is enough, and there are many buckets.
         command.env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
         command.args(["-master.volumeSizeLimitMB=512", "-volume.max=500"]);
-        command.arg("-master.telemetry=false");
+        // The default, 1 % of the disk, is gigabytes on a large one: below it the server refuses every write.
+        command.args(["-master.telemetry=false", "-volume.minFreeSpace=100MiB"]);
         let process = Process::start("SeaweedFS", &command);
         Self::new(s3, "us-east-1", None, vec![process], server_dir).wait_until_ready()
     }
@@ -198,7 +197,8 @@ impl S3Server {
     fn wait_until_ready(mut self) -> Self {
         let (client, runtime) = (self.client(), runtime());
         let bucket = self.only_bucket.unwrap_or("ready");
-        wait_until("an S3 server is ready", START_TIMEOUT, || {
+        // SeaweedFS needs ten seconds, and more on a busy machine.
+        wait_until("an S3 server is ready", LONG, || {
             for process in &mut self.processes {
                 assert!(process.is_running(), "a server ended\n{}", process.log());
             }

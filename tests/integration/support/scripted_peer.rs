@@ -42,6 +42,11 @@ impl PeerConnection {
         self.send(7, &[&header, block].concat())
     }
 
+    /// Another handle of the same connection.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Sends raw bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.0.write_all(bytes)

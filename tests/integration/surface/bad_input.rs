@@ -1,9 +1,9 @@
 //! Bad input and bad locations: a clear error, the right exit code, no partial files, no panic.
 
-use std::{fs, net::SocketAddrV4, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, net::SocketAddrV4, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::support::{
-    MIB,
+    LONG, MIB,
     bae::{Bae, CommandOutput},
     bencode::Value,
     peers::{LibtorrentPeer, Release},
@@ -205,7 +205,7 @@ fn a_data_folder_that_another_bae_uses_is_refused() {
     output.expect(5).expect_stderr(bae.data_dir().to_str().unwrap());
     // The refusal does not disturb the first bae, and the data directory is free after its end.
     first.interrupt();
-    first.wait(Duration::from_secs(20));
+    first.wait(LONG);
     bae.import(&torrent, &[seeder.addr()]);
 }
 
@@ -228,7 +228,7 @@ fn an_import_pauses_on_a_full_disk_and_resumes() {
     fs::remove_file(&other).unwrap();
     running.event("resumed");
     let summary = running.event("imported");
-    running.wait(Duration::from_secs(20)).expect(0);
+    running.wait(LONG).expect(0);
     bae.assert_exact(summary["id"].as_str().unwrap(), &torrent);
 }
 

@@ -1,13 +1,13 @@
 //! The commands, run as users and scripts run them.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use serde_json::Value;
 
 use bae::torrents::metainfo::Metainfo;
 
 use crate::support::{
-    MIB,
+    LONG, MIB,
     bae::Bae,
     peers::{LibtorrentPeer, Release},
     torrents::{Fixture, Recipe},
@@ -229,7 +229,7 @@ fn ctrl_c_stops_cleanly_and_keeps_durable_bytes() {
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(16 * MIB));
     running.interrupt();
-    let output = running.wait(Duration::from_secs(20)).expect(7);
+    let output = running.wait(LONG).expect(7);
     assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     assert_ls_matches_info(&bae, "importing");
     let second = bae.run(bae.import_args(&torrent.torrent, &[seeder.addr()], &[])).expect(0);
@@ -243,12 +243,14 @@ fn ctrl_c_stops_cleanly_and_keeps_durable_bytes() {
 #[test]
 fn a_second_ctrl_c_stops_at_once() {
     let torrent = Recipe::single("interrupted.bin", 48 * MIB).piece(256 << 10).make();
-    let bae = Bae::new().with_storage_options("upload_limit=1MiB");
+    // Storage takes the first chunk in minutes, so the first Ctrl-C waits its full five seconds.
+    let bae = Bae::new().with_storage_options("upload_limit=64KiB");
     let seeder = LibtorrentPeer::slow_seed(&torrent, 24 * MIB);
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(8 * MIB));
     running.interrupt();
-    std::thread::sleep(Duration::from_millis(500));
+    running.0.wait_for_stderr("waiting up to");
     running.interrupt();
-    running.wait(Duration::from_secs(3)).expect(7);
+    let output = running.wait(LONG).expect(7);
+    assert!(!output.stderr.contains("are not stored"), "the wait ended:\n{}", output.stderr);
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::Value;
 
 use crate::support::{
-    MIB,
+    LONG_TIMEOUT, MIB,
     bae::Bae,
     bencode,
     peers::{LibtorrentPeer, Release},
@@ -14,7 +14,7 @@ use crate::support::{
 
 /// The one line that a dry run of this source prints.
 fn estimate(bae: &Bae, source: impl AsRef<std::ffi::OsStr>, options: &[&str]) -> Value {
-    let options = [&["--dry-run", "--timeout", "30s"], options].concat();
+    let options = [&["--dry-run"], &LONG_TIMEOUT[..], options].concat();
     let lines = bae.run(bae.import_args(source, &[], &options)).expect(0).json();
     let [line] = lines.as_slice() else { panic!("one line for one source: {lines:?}") };
     assert_eq!(line["event"], "estimate");
@@ -71,7 +71,7 @@ fn a_dry_run_predicts_the_objects_and_bytes_of_the_import() {
 fn a_dry_run_of_a_magnet_link_fetches_only_its_metadata() {
     let (bae, torrent) = (Bae::new(), album());
     let mut seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
-    let options = ["--dry-run", "--timeout", "30s"];
+    let options = [&["--dry-run"], &LONG_TIMEOUT[..]].concat();
     let args = bae.import_args(torrent.magnet(), &[seeder.addr()], &options);
     let by_magnet = bae.run(args).expect(0).json().pop().unwrap();
     let by_file = estimate(&bae, &torrent.torrent, &[]);

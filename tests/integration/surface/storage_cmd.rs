@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -151,12 +150,12 @@ fn a_check_of_an_unwritable_storage_fails_with_a_hint() {
 fn an_interrupted_check_leaves_no_objects() {
     let bae = Bae::new();
     let dir = bae.home().join("slow");
-    // The parts take five seconds at this rate.
-    let url = format!("file://{}?upload_limit=1MiB", dir.display());
+    // The parts take 80 s at this rate.
+    let url = format!("file://{}?upload_limit=64KiB", dir.display());
     let mut running = bae.start(["storage", "check", &url, "--json"]);
     running.event_where("probe", |probe| probe["probe"] == "list");
     running.interrupt();
-    running.wait(Duration::from_secs(20)).expect(7);
+    running.wait(LONG).expect(7);
     let leftovers: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(leftovers, [".tmp"]);
     assert_eq!(fs::read_dir(dir.join(".tmp")).unwrap().count(), 0);

@@ -1,11 +1,7 @@
 //! The bridge to libtorrent under stress, through the library: slots that are reused while jobs are late, storage
 //! that hangs, a stop with everything in flight.
 
-use std::{
-    net::SocketAddrV4,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddrV4, sync::Arc, time::Duration};
 
 use bae::{
     backends::{Faulty, MemoryBackend, StorageBackend},
@@ -30,6 +26,7 @@ use crate::support::{
     peers::{LibtorrentPeer, Release},
     ports,
     torrents::{Fixture, Recipe},
+    wait_until_async,
 };
 
 /// A torrent session over a backend that can be made to fail.
@@ -152,17 +149,22 @@ async fn a_thousand_torrents_can_be_added_and_removed_while_completions_are_late
     let torrent = Recipe::single("cycles.bin", 8 * MIB).piece(256 * KIB).make();
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]).await;
-    // Every put ends long after its torrent is removed and its slot is reused.
-    rig.backend.delay(Duration::from_millis(50));
     for i in 0..1000u64 {
+        // Most torrents are removed at once, every 40th when blocks, hashes and one to three puts are in flight.
+        let is_late = i % 40 == 0;
+        let puts = rig.backend.puts() + 1 + i / 40 % 3;
+        if is_late {
+            rig.backend.block_puts();
+        }
         let (download, writer) = rig.add().await;
-        // Most torrents are removed at once, every 40th when blocks, hashes and puts are in flight.
-        if i % 40 == 0 {
-            tokio::time::sleep(Duration::from_millis(200 + i % 300)).await;
+        if is_late {
+            wait_until_async("puts are in flight", || rig.backend.puts() >= puts).await;
+        } else {
+            // The puts of the torrent before this one end after its slot was reused.
+            rig.backend.unblock_puts();
         }
         drop((download, writer));
     }
-    rig.backend.delay(Duration::ZERO);
     let (mut download, _writer) = rig.add().await;
     let store = Arc::clone(download.store());
     download.fill(&CancellationToken::new()).await.unwrap();
@@ -180,11 +182,7 @@ async fn a_session_stops_in_time_while_storage_hangs() {
     let (mut download, writer) = rig.add().await;
     let stop = CancellationToken::new();
     // When this many bytes are held, acks are held back and puts hang. Then the session is stopped.
-    let held_back = async {
-        while rig.pool.held() <= 16 << 20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
+    let held_back = wait_until_async("16 MiB are held", || rig.pool.held() > 16 << 20);
     tokio::select! {
         result = download.fill(&stop) => panic!("the import ended although no put ended: {result:?}"),
         () = held_back => {}
@@ -205,13 +203,18 @@ async fn a_session_stops_with_reads_in_flight() {
     rig.backend.delay(2 * LONG);
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let gets = rig.backend.gets();
-    let until = Instant::now() + LONG;
-    while rig.backend.gets() == gets {
-        assert!(Instant::now() < until, "the leecher requested nothing");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until_async("a get", || rig.backend.gets() > gets).await;
     assert!(rig.torrents.stop(LONG).await, "the session did not end");
     drop((leecher, download));
+}
+
+/// Downloads until `ready`, which comes before the end of the download.
+async fn fill_until(download: &mut Download, what: &str, ready: impl FnMut() -> bool) {
+    let never = CancellationToken::new();
+    tokio::select! {
+        ended = download.fill(&never) => panic!("it ended before {what}: {ended:?}"),
+        () = wait_until_async(what, ready) => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,17 +222,16 @@ async fn a_paused_torrent_resumes_and_completes_exactly() {
     let torrent = Recipe::single("pauses.bin", 48 * MIB).piece(MIB).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, 12 * MIB);
     let rig = Rig::new(&torrent, ports::unused(), &[seeder.addr()]).await;
-    let (mut download, _writer) = rig.add().await;
+    let (mut download, writer) = rig.add().await;
     let stop = CancellationToken::new();
-    for _ in 0..3 {
-        let _ = tokio::time::timeout(Duration::from_millis(700), download.fill(&stop)).await;
+    for round in 1..=3 {
+        let arrived = || writer.stored_total() + writer.pending_bytes() >= round * 8 * MIB;
+        fill_until(&mut download, "more bytes", arrived).await;
         download.torrent().pause().unwrap();
-        let paused = tokio::time::timeout(Duration::from_millis(600), download.fill(&stop)).await;
-        assert!(paused.is_err());
+        fill_until(&mut download, "no connection", || seeder.peers() == Some(0)).await;
         let before = download.downloaded();
-        let paused_again =
-            tokio::time::timeout(Duration::from_millis(400), download.fill(&stop)).await;
-        assert!(paused_again.is_err());
+        let reports = seeder.reports() + 3;
+        fill_until(&mut download, "reports of the seeder", || seeder.reports() >= reports).await;
         assert!(download.downloaded() - before <= MIB, "a paused torrent downloaded");
         download.torrent().resume().unwrap();
         download.torrent().connect(&seeder.addr().to_string()).unwrap();
@@ -251,11 +253,7 @@ async fn a_failed_read_does_not_stop_seeding() {
     let leecher = LibtorrentPeer::leech(Release::Debian, &torrent, listen);
     let (mut seeded, _) = download.into_torrent();
     // A few pieces are lost; all others are served.
-    let until = Instant::now() + LONG;
-    while leecher.received() < 6 * MIB {
-        assert!(Instant::now() < until, "the leecher has only {}", leecher.received());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until_async("most bytes arrive", || leecher.received() >= 6 * MIB).await;
     while let Some(notice) = seeded.try_next_event().unwrap() {
         assert!(!matches!(notice, TorrentEvent::Failed(_)), "seeding ended: {notice:?}");
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde_json::Value as Json;
 
 use crate::support::{
+    LONG_TIMEOUT,
     bae::Bae,
     bencode::{Value, info_hash, multi_file_info, piece_hashes},
     peers::PayloadPeer,
@@ -72,7 +73,7 @@ fn unusual_names_are_the_same_in_info_cat_select_export_and_publish() {
     let (info, payload) = multi_file_info(b"Release R1/beta6", &listed, PIECE);
     let peer = PayloadPeer::seed(&info, &payload, PIECE);
     let torrent = torrent(&bae, &info);
-    let done = bae.run(bae.import_args(&torrent, &[peer.addr()], &["--timeout", "20s"]));
+    let done = bae.run(bae.import_args(&torrent, &[peer.addr()], &LONG_TIMEOUT));
     let summary = done.expect(0).summary();
     assert_eq!(summary.info_hash, info_hash(&info));
     let shown = paths(&bae, &summary.id);
@@ -142,8 +143,7 @@ fn symlinks_inside_a_torrent_are_exported_and_others_become_empty_files() {
     ])
     .encode();
     let peer = PayloadPeer::seed(&info, &data, PIECE);
-    let output =
-        bae.run(bae.import_args(torrent(&bae, &info), &[peer.addr()], &["--timeout", "20s"]));
+    let output = bae.run(bae.import_args(torrent(&bae, &info), &[peer.addr()], &LONG_TIMEOUT));
     let output = output.expect(0);
     let notices = output.json().into_iter().filter(|e| e["event"] == "notice");
     let warnings =
@@ -194,8 +194,7 @@ fn flaws_that_every_client_accepts_are_accepted() {
         let peer = PayloadPeer::seed(&info, &data, PIECE);
         let path = bae.home().join("x.torrent");
         fs::write(&path, torrent_file(&info, tail)).unwrap();
-        let output =
-            bae.run(bae.import_args(&path, &[peer.addr()], &["--timeout", "20s"])).expect(0);
+        let output = bae.run(bae.import_args(&path, &[peer.addr()], &LONG_TIMEOUT)).expect(0);
         assert_eq!(output.summary().info_hash, info_hash(&info), "{case}");
         let is_notice =
             |e: &Json| e["text"].as_str().is_some_and(|t| t.contains(notice.unwrap_or("?")));
@@ -213,7 +212,8 @@ fn an_import_keeps_its_names_when_name_decoding_has_changed() {
     let peer = PayloadPeer::seed(&info, &payload, PIECE);
     let torrent = torrent(&bae, &info);
     let args = |more: &[&str]| bae.import_args(&torrent, &[peer.addr()], more);
-    let summary = bae.run(args(&["--select", "1", "--timeout", "20s"])).expect(0).summary();
+    let summary =
+        bae.run(args(&[&["--select", "1"], &LONG_TIMEOUT[..]].concat())).expect(0).summary();
     assert_eq!(paths(&bae, &summary.id), ["cd/表.txt", "cd/ソ.txt"]);
     // Paths as written by an old bae that did not recognise encodings.
     let old = ["cd/_x.1b4eaec6.txt", "cd/_x.00112233.txt"];
@@ -230,9 +230,10 @@ fn an_import_keeps_its_names_when_name_decoding_has_changed() {
     }
     drop(db);
     assert_eq!(paths(&bae, &summary.id), old);
-    let second = bae.run(args(&["--select", old[1], "--timeout", "20s"])).expect(0).summary();
+    let second =
+        bae.run(args(&[&["--select", old[1]], &LONG_TIMEOUT[..]].concat())).expect(0).summary();
     assert_eq!(second.id, summary.id);
-    let second = bae.run(args(&["--timeout", "20s"])).expect(0).summary();
+    let second = bae.run(args(&LONG_TIMEOUT)).expect(0).summary();
     assert_eq!((second.id, second.downloaded), (summary.id.clone(), 0));
     assert_eq!(bae.stdout_of(["cat", &summary.id, old[0]]), a);
     let out = bae.home().join("out");

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
@@ -13,19 +13,21 @@ use std::{
 };
 
 use crate::support::{
-    KIB, LONG, MIB, PYTHON,
+    KIB, LONG, LONG_TIMEOUT, MIB, PYTHON,
     bae::Bae,
     peers::{LibtorrentPeer, Release},
     ports,
     process::Process,
     torrents::{Fixture, Recipe, Version},
+    wait_until,
 };
 
 /// A DHT node that knows no other node, and at most one peer. It records all queries.
 struct DhtNode {
     addr: SocketAddrV4,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<Vec<u8>>>>,
+    queries: Arc<Mutex<Vec<Vec<u8>>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl DhtNode {
@@ -35,8 +37,9 @@ impl DhtNode {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::clone(&stop);
+        let queries = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let received = Arc::clone(&queries);
         let thread = std::thread::spawn(move || {
-            let mut queries = Vec::new();
             let mut buf = [0; 2048];
             while !done.load(Ordering::Relaxed) {
                 let Ok((len, from)) = socket.recv_from(&mut buf) else { continue };
@@ -44,17 +47,30 @@ impl DhtNode {
                 if let Some(reply) = reply(&query, peer) {
                     let _ = socket.send_to(&reply, from);
                 }
-                queries.push(query);
+                received.lock().unwrap().push(query);
             }
-            queries
         });
-        Self { addr, stop, thread: Some(thread) }
+        Self { addr, stop, queries, thread: Some(thread) }
     }
 
-    /// Stops the node and returns all queries.
-    fn queries(mut self) -> Vec<Vec<u8>> {
+    /// Whether a query for the peers of `torrent` has arrived.
+    fn was_queried_for(&self, torrent: &Fixture) -> bool {
+        let hash = torrent.info_hash();
+        let hash: Vec<u8> =
+            (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let queries = self.queries.lock().unwrap();
+        queries.iter().any(|query| query.windows(20).any(|w| w == hash))
+    }
+
+    fn query_count(&self) -> usize {
+        self.queries.lock().unwrap().len()
+    }
+}
+
+impl Drop for DhtNode {
+    fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -81,34 +97,29 @@ fn reply(query: &[u8], peer: Option<SocketAddrV4>) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether an import of `torrent` queries the DHT for its peers.
-fn queries_the_dht(torrent: &Fixture) -> bool {
-    let node = DhtNode::start(None);
-    let bae = Bae::new();
+/// `import` with `node` as the way into the DHT.
+fn dht_import(bae: &Bae, torrent: &Fixture, node: &DhtNode, timeout: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
-    command.arg("--data-dir").arg(bae.data_dir()).args(["import", "--no-lsd", "--timeout", "8s"]);
-    command.args(["--dht-bootstrap", &node.addr.to_string(), "--listen", &bae.listen.to_string()]);
-    let output = command.arg(&torrent.torrent).output().unwrap();
-    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
-    let hash = torrent.info_hash();
-    let hash: Vec<u8> =
-        (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
-    let queries = node.queries();
-    assert!(!queries.is_empty(), "the session did not enter the DHT at all");
-    queries.iter().any(|query| query.windows(20).any(|w| w == hash))
+    command.arg("--data-dir").arg(bae.data_dir()).args(["import", "--no-lsd"]);
+    command.args(["--timeout", timeout, "--dht-bootstrap", &node.addr.to_string()]);
+    command.args(["--listen", &bae.listen.to_string()]).arg(&torrent.torrent);
+    command
 }
 
 #[test]
 fn a_private_torrent_uses_only_its_trackers() {
     let recipe = Recipe::single("dht.bin", 256 * KIB).piece(64 * KIB);
-    assert!(
-        queries_the_dht(&recipe.clone().make()),
-        "a public torrent sent no query, so nothing was tested"
-    );
-    assert!(
-        !queries_the_dht(&recipe.private().make()),
-        "a private torrent queried the DHT for peers"
-    );
+    let (public, private) = (recipe.clone().make(), recipe.private().make());
+    let (bae, node) = (Bae::new(), DhtNode::start(None));
+    let running = Process::start("bae", &dht_import(&bae, &public, &node, LONG_TIMEOUT[1]));
+    wait_until("a public torrent queries the DHT", LONG, || node.was_queried_for(&public));
+    drop(running);
+
+    let (bae, node) = (Bae::new(), DhtNode::start(None));
+    let output = dht_import(&bae, &private, &node, "8s").output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(node.query_count() > 0, "the session did not enter the DHT at all");
+    assert!(!node.was_queried_for(&private), "a private torrent queried the DHT for peers");
 }
 
 #[test]
@@ -117,11 +128,7 @@ fn peers_are_found_through_the_dht() {
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let node = DhtNode::start(Some(seeder.addr()));
     let bae = Bae::new();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bae"));
-    command.arg("--data-dir").arg(bae.data_dir()).args(["--json", "import", "--no-lsd"]);
-    command.args(["--timeout", "60s", "--dht-bootstrap", &node.addr.to_string()]);
-    command.args(["--listen", &bae.listen.to_string()]).arg(&torrent.torrent);
-    let output = command.output().unwrap();
+    let output = dht_import(&bae, &torrent, &node, LONG_TIMEOUT[1]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let list = bae.run(["ls", "--json"]).expect(0).json();
     bae.assert_exact(list[0]["id"].as_str().unwrap(), &torrent);
@@ -253,7 +260,7 @@ fn metadata_of_a_magnet_link_is_fetched_once() {
         args.extend(peers.iter().flat_map(|p| ["--peer".to_owned(), p.to_string()]));
         bae.run(args)
     };
-    let first = import(&[seeder.addr()], "30s").expect(0).summary();
+    let first = import(&[seeder.addr()], LONG_TIMEOUT[1]).expect(0).summary();
     bae.assert_exact(&first.id, &torrent);
     drop(seeder);
     // There is no peer any more, and none is needed.
@@ -267,8 +274,8 @@ fn a_v2_magnet_link_is_imported_from_a_slow_peer() {
     let torrent = torrent.version(Version::V2).make();
     let seeder = LibtorrentPeer::slow_seed(&torrent, MIB);
     let bae = Bae::new();
-    let options = ["--timeout", "20s"];
-    let done = bae.run(bae.import_args(torrent.magnet(), seeder.addrs(), &options)).expect(0);
+    let args = bae.import_args(torrent.magnet(), seeder.addrs(), &LONG_TIMEOUT);
+    let done = bae.run(args).expect(0);
     let summary = done.summary();
     bae.assert_exact(&summary.id, &torrent);
     bae.assert_verified(&summary.id);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::support::{
-    KIB, LONG, MIB,
+    KIB, LONG, LONG_TIMEOUT, MIB,
     bae::{Bae, CommandOutput},
     peers::{LibtorrentPeer, Release},
     scripted_http::{Answer, ScriptedHttp},
@@ -112,7 +112,7 @@ fn an_import_works_over_a_named_interface() {
     let torrent = small_torrent("loopback.bin");
     let seeder = LibtorrentPeer::seed(Release::Debian, &torrent);
     let bae = Bae::new();
-    let options = ["--interface", "lo", "--timeout", "60s"];
+    let options = [&["--interface", "lo"], &LONG_TIMEOUT[..]].concat();
     plain_import(&bae, &torrent, &[seeder.addr()], &options).expect(0);
 }
 
@@ -172,6 +172,10 @@ fn a_peer_that_chokes_endlessly_is_disconnected() {
     running.wait(LONG).expect(7);
 }
 
+fn has_timed_out(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
 #[test]
 fn a_peer_that_reads_no_answers_is_disconnected() {
     const AT_ONCE: usize = 200;
@@ -181,7 +185,8 @@ fn a_peer_that_reads_no_answers_is_disconnected() {
     let id = bae.import(&torrent, &[seeder.addr()]).id;
     let running = bae.seed(&id, &[]);
     let mut stream = TcpStream::connect(bae.listen).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     let hash = torrent.info_hash();
     let hash: Vec<u8> =
         (0..20).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap()).collect();
@@ -194,12 +199,19 @@ fn a_peer_that_reads_no_answers_is_disconnected() {
     stream.write_all(&message(b"\0d1:md11:ut_metadatai3ee13:metadata_sizei100ee")).unwrap();
     let batch = message(b"\x02d8:msg_typei0e5:piecei0ee").repeat(AT_ONCE);
     let limit = 1_000_000 / AT_ONCE;
-    let sent = (0..limit).take_while(|_| stream.write_all(&batch).is_ok()).count();
-    assert!(sent < limit, "a million requests were accepted");
+    let refused = (0..limit).find_map(|_| stream.write_all(&batch).err());
+    let refused = refused.expect("a million requests were accepted");
+    assert!(!has_timed_out(&refused), "the connection stays open: {refused}");
     // The answers in flight arrive, then the connection ends.
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut buffer = [0; 65536];
-    while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
+    let end = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break None,
+            Ok(_) => {}
+            Err(e) => break Some(e),
+        }
+    };
+    assert!(!end.is_some_and(|e| has_timed_out(&e)), "the connection stays open");
     running.interrupt();
     running.wait(LONG).expect(0);
 }

@@ -1,13 +1,12 @@
 //! Real clients in both directions: bae downloads from each of them, and each of them downloads from bae.
 
-use std::{thread, time::Duration};
-
 use crate::support::{
-    MIB,
+    LONG, MIB,
     bae::{Bae, Running},
     peers::{Aria2, LibtorrentPeer, QBittorrent, Release, Transmission},
     torrents::{Fixture, Recipe, Version},
     tracker::Tracker,
+    wait_until,
 };
 
 /// 24 MiB and an odd end, in pieces of 256 KiB: enough to test order and requests, and quick with slow clients.
@@ -162,7 +161,7 @@ fn an_import_with_the_seed_flag_seeds_after_it_is_complete() {
     let mut leecher = LibtorrentPeer::leech(Release::Debian, &torrent, bae.listen);
     torrent.assert_same(&leecher.wait_done().join(&torrent.name));
     running.interrupt();
-    running.wait(Duration::from_secs(20));
+    running.wait(LONG);
 }
 
 #[test]
@@ -186,11 +185,11 @@ fn an_import_survives_a_seeder_that_pauses() {
     let mut running = bae.start_import(&torrent, &[seeder.addr()]);
     running.event_where("progress", |e| e["downloaded"].as_u64() > Some(MIB));
     seeder.pause();
-    thread::sleep(Duration::from_secs(2));
+    wait_until("the seeder has no connection", LONG, || seeder.peers() == Some(0));
     seeder.resume();
     seeder.connect(bae.listen);
     let id = running.event("imported")["id"].as_str().unwrap().to_owned();
-    running.wait(Duration::from_secs(20)).expect(0);
+    running.wait(LONG).expect(0);
     bae.assert_exact(&id, &torrent);
 }
 

@@ -13,6 +13,7 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 
 use crate::support::{
+    LONG_TIMEOUT,
     bae::{Bae, CommandOutput},
     bencode::{Value, info_hash, multi_file_info, piece_hashes},
     peers::PayloadPeer,
@@ -20,7 +21,6 @@ use crate::support::{
 };
 
 const PIECE: usize = 32_768;
-const TIMEOUT: [&str; 2] = ["--timeout", "20s"];
 
 /// A torrent of one file, and a peer that has it.
 struct SingleFile {
@@ -57,7 +57,7 @@ impl SingleFile {
     }
 
     fn import(&self, source: impl AsRef<OsStr>) -> CommandOutput {
-        self.bae.run(self.bae.import_args(source, &[self.peer.addr()], &TIMEOUT))
+        self.bae.run(self.bae.import_args(source, &[self.peer.addr()], &LONG_TIMEOUT))
     }
 
     /// Imports `source`, compares the bytes, and removes the import.
@@ -103,7 +103,7 @@ fn torrent_files_are_accepted_as_paths_file_urls_and_stdin() {
         .expect(3)
         .expect_stderr("no\u{e9}.torrent");
     let mut command =
-        single.bae.command(single.bae.import_args("-", &[single.peer.addr()], &TIMEOUT));
+        single.bae.command(single.bae.import_args("-", &[single.peer.addr()], &LONG_TIMEOUT));
     let out = command.stdin(File::open(&single.torrent).unwrap()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
@@ -125,7 +125,7 @@ fn announce_urls_with_spaces_and_capitals_are_used() {
         let torrent =
             Value::Dict(vec![("announce", announce), ("info", Value::Raw(single.info.clone()))]);
         fs::write(&single.torrent, torrent.encode()).unwrap();
-        single.bae.run(single.bae.import_args(&single.torrent, &[], &TIMEOUT)).expect(0);
+        single.bae.run(single.bae.import_args(&single.torrent, &[], &LONG_TIMEOUT)).expect(0);
         assert!(!tracker.requests().is_empty());
     }
 }
@@ -182,7 +182,7 @@ fn each_failed_source_is_named_in_the_error() {
         "0".repeat(40)
     );
     let mut args =
-        single.bae.import_args(&single.torrent, &[single.peer.addr()], &["--timeout", "2s"]);
+        single.bae.import_args(&single.torrent, &[single.peer.addr()], &["--timeout", "5s"]);
     args.extend([broken.clone().into(), never.into()]);
     for json in [true, false] {
         let args = args.iter().filter(|arg| json || *arg != "--json");
@@ -207,7 +207,7 @@ fn a_magnet_link_can_select_files() {
     let bae = Bae::new();
     let peer = PayloadPeer::seed(&info, &payload, PIECE);
     let import = |link: String, more: &[&str]| {
-        bae.run(bae.import_args(link, &[peer.addr()], &[&TIMEOUT[..], more].concat()))
+        bae.run(bae.import_args(link, &[peer.addr()], &[&LONG_TIMEOUT[..], more].concat()))
     };
     for (so, message) in [
         ("-1", "\"-1\" is not a number or range"),
@@ -270,7 +270,7 @@ fn a_magnet_link_to_a_known_torrent_adds_its_peers_and_trackers() {
     let magnet = format!("magnet:?xt=urn:btih:{}", info_hash(&info));
     let (bae, peer) = (Bae::new(), PayloadPeer::seed(&info, &payload, PIECE));
     let import = |link: String, peers: &[SocketAddrV4]| {
-        bae.run(bae.import_args(link, peers, &TIMEOUT)).expect(0).summary()
+        bae.run(bae.import_args(link, peers, &LONG_TIMEOUT)).expect(0).summary()
     };
     let part = import(format!("{magnet}&so=1"), &[peer.addr()]);
     let link = format!("{magnet}&tr=http%3A%2F%2F127.0.0.1%3A1%2Fkey&x.pe={}", peer.addr());

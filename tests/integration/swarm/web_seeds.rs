@@ -9,7 +9,7 @@ use bae::{
 use url::Url;
 
 use crate::support::{
-    KIB, LONG, MIB,
+    KIB, LONG, LONG_TIMEOUT, MIB,
     bae::{Bae, CommandOutput},
     nginx::Nginx,
     peers::LibtorrentPeer,
@@ -37,7 +37,7 @@ fn request_count(nginx: &Nginx, folder: &str) -> usize {
 }
 
 fn import(bae: &Bae, torrent: &Fixture, more: &[&str]) -> CommandOutput {
-    bae.run(bae.import_args(&torrent.torrent, &[], &[&["--timeout", "20s"], more].concat()))
+    bae.run(bae.import_args(&torrent.torrent, &[], &[&LONG_TIMEOUT, more].concat()))
 }
 
 fn album(version: Version) -> Recipe {
