@@ -66,13 +66,13 @@ impl ServedFolder {
     }
 }
 
-/// The modification time of the next written file. Servers report dates in whole seconds, and tests write more often.
-/// So each write gets a date a second after the last.
+/// The modification time of the next written file. Servers report dates in whole seconds, some file systems keep every
+/// second one, and tests write more often. So each write gets a date two seconds after the last.
 pub(super) fn next_date() -> SystemTime {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     static FIRST: OnceLock<SystemTime> = OnceLock::new();
     let first = *FIRST.get_or_init(|| SystemTime::now() - Duration::from_secs(100_000));
-    first + Duration::from_secs(WRITTEN.fetch_add(1, Ordering::Relaxed))
+    first + Duration::from_secs(2 * WRITTEN.fetch_add(1, Ordering::Relaxed))
 }
 
 fn make_readable(dir: &Path) {
