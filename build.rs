@@ -2,8 +2,18 @@
 
 use std::{env, fmt::Write, fs, path::Path};
 
-const UNITS: &[&str] =
-    &["alerts", "bae_disk_interface", "buffers", "compat", "heap", "jobs", "session"];
+const UNITS: &[&str] = &[
+    "alerts",
+    "bae_disk_interface",
+    "buffers",
+    "compat",
+    "errors",
+    "heap",
+    "jobs",
+    "plugins",
+    "session",
+    "torrent",
+];
 
 fn main() -> anyhow::Result<()> {
     let include = env::var("DEP_TORRENT_RASTERBAR_INCLUDE").unwrap_or_default();

@@ -3,7 +3,6 @@
 #include "bae/src/torrents/disk/ffi.rs.h"
 
 #include <libtorrent/alert_types.hpp>
-#include <libtorrent/torrent_info.hpp>
 #include <libtorrent/torrent_status.hpp>
 
 #include <sstream>
@@ -38,6 +37,29 @@ AlertInfo& add(rust::Vec<AlertInfo>& alerts, AlertKind kind, lt::alert const& a)
     return alerts[alerts.size() - 1];
 }
 
+TrackerFailure failure_of(lt::error_code const& e) {
+    if (e.category() == lt::bdecode_category())
+        return TrackerFailure::NotBencoded;
+    if (e.category() == lt::http_category())
+        return TrackerFailure::HttpStatus;
+    if (e == lt::error_code(lt::errors::tracker_failure))
+        return TrackerFailure::Refused;
+    return TrackerFailure::Other;
+}
+
+void add_tracker_error(rust::Vec<AlertInfo>& alerts, lt::tracker_error_alert const& a) {
+    auto& info = add(alerts, AlertKind::TrackerError, a);
+    // Not the alert's message, which contains the whole URL.
+    info.text = rust::String::lossy(a.error.message());
+    info.url = rust::String::lossy(a.tracker_url());
+    info.failure = failure_of(a.error);
+    info.code = a.error.value();
+    info.reason = rust::String::lossy(a.failure_reason());
+    if (a.handle.is_valid())
+        for (char const c : a.handle.info_hashes().get_best())
+            info.info_hash.push_back(static_cast<std::uint8_t>(c));
+}
+
 } // namespace
 
 void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
@@ -46,11 +68,8 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
         for (auto const& s : updates->status)
             if (s.handle.is_valid())
                 statuses.push_back(status_of(s));
-    } else if (auto const* m = lt::alert_cast<lt::metadata_received_alert>(&a)) {
-        auto& info = add(alerts, AlertKind::Metadata, a);
-        if (auto const ti = m->handle.torrent_file())
-            for (char const c : ti->info_section())
-                info.data.push_back(static_cast<std::uint8_t>(c));
+    } else if (lt::alert_cast<lt::metadata_received_alert>(&a)) {
+        add(alerts, AlertKind::Metadata, a);
     } else if (auto const* listen = lt::alert_cast<lt::listen_succeeded_alert>(&a)) {
         if (listen->socket_type == lt::socket_type_t::tcp) {
             std::ostringstream endpoint;
@@ -61,23 +80,7 @@ void translate(lt::alert const& a, rust::Vec<AlertInfo>& alerts,
     } else if (lt::alert_cast<lt::listen_failed_alert>(&a)) {
         add(alerts, AlertKind::ListenFailed, a);
     } else if (auto const* failed = lt::alert_cast<lt::tracker_error_alert>(&a)) {
-        auto& info = add(alerts, AlertKind::TrackerError, a);
-        // Not the alert's message, which contains the whole URL.
-        info.text = rust::String::lossy(failed->error.message());
-        if (failed->error.category() == lt::bdecode_category())
-            info.text = "the answer is not from a tracker, perhaps a web page";
-        if (auto const* reason = failed->failure_reason(); *reason != '\0')
-            info.text = rust::String::lossy(reason);
-        else if (failed->error == lt::error_code(lt::errors::tracker_failure) &&
-                 failed->handle.is_valid())
-            // libtorrent loses the message of a UDP tracker: Rust queries the tracker for it.
-            for (char const c : failed->handle.info_hashes().get_best())
-                info.data.push_back(static_cast<std::uint8_t>(c));
-        // The text of an HTTP status says little by itself: the number goes before it.
-        if (failed->error.category() == lt::http_category())
-            info.text = rust::String::lossy(std::to_string(failed->error.value()) + " " +
-                                            std::string(info.text));
-        info.url = rust::String::lossy(failed->tracker_url());
+        add_tracker_error(alerts, *failed);
     } else if (auto const* reply = lt::alert_cast<lt::tracker_reply_alert>(&a)) {
         auto& info = add(alerts, AlertKind::TrackerReply, a);
         info.text = std::to_string(reply->num_peers);

@@ -1,4 +1,5 @@
-// Translates libtorrent's alerts into plain structs. Alerts without a use are dropped here.
+// Translates libtorrent's alerts into plain structs, without a wait for the network thread. Alerts
+// without a use are dropped here. A torrent is named by its number, which its user data holds.
 #pragma once
 
 #include <libtorrent/alert.hpp>

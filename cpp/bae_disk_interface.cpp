@@ -1,4 +1,5 @@
 #include "bae/cpp/bae_disk_interface.hpp"
+#include "bae/cpp/convert.hpp"
 #include "bae/src/torrents/disk/ffi.rs.h"
 
 #include <libtorrent/performance_counters.hpp>
@@ -11,9 +12,7 @@ namespace {
 class BaeDisk final : public lt::disk_interface {
   public:
     BaeDisk(lt::io_context& ios, DiskEngine const& engine)
-        : m_state(std::make_shared<DiskState>(ios)), m_engine(engine) {
-        m_engine.set_disk_state(m_state);
-    }
+        : m_state(std::make_shared<DiskState>(ios)), m_engine(engine) {}
 
     // No handler is left: each one kept the network thread running until it was called.
     ~BaeDisk() override { m_state->close(); }
@@ -35,7 +34,7 @@ class BaeDisk final : public lt::disk_interface {
         auto c = std::make_unique<read_completion>(m_state->ios());
         c->handler = std::move(handler);
         c->length = r.length;
-        m_engine.read(index(storage), piece(r.piece), r.start, r.length,
+        m_engine.read(index(storage), from_piece(r.piece), r.start, r.length,
                       std::make_unique<ReadJob>(m_state, std::move(c)));
     }
 
@@ -48,11 +47,11 @@ class BaeDisk final : public lt::disk_interface {
         // `buf` lies in the peer's receive buffer: Rust copies it before the call returns.
         rust::Slice<std::uint8_t const> const data(reinterpret_cast<std::uint8_t const*>(buf),
                                                    static_cast<std::size_t>(r.length));
-        bool const exceeded = m_engine.write(index(storage), piece(r.piece), r.start, data,
+        bool const exceeded = m_engine.write(index(storage), from_piece(r.piece), r.start, data,
                                              std::make_unique<WriteJob>(m_state, std::move(c)));
-        if (exceeded && observer)
-            m_state->wait_for_memory(observer);
-        return exceeded;
+        // Rust decides again while it registers the peer: memory may have become free since.
+        return exceeded && observer &&
+               m_engine.wait_for_memory(std::make_unique<WaitingPeer>(m_state, observer));
     }
 
     void async_hash(
@@ -64,7 +63,7 @@ class BaeDisk final : public lt::disk_interface {
         c->handler = std::move(handler);
         c->v2 = v2;
         c->piece = p;
-        m_engine.hash(index(storage), piece(p), bool(flags & lt::disk_interface::v1_hash),
+        m_engine.hash(index(storage), from_piece(p), bool(flags & lt::disk_interface::v1_hash),
                       !v2.empty(), std::make_unique<HashJob>(m_state, std::move(c)));
     }
 
@@ -127,7 +126,7 @@ class BaeDisk final : public lt::disk_interface {
 
     void async_clear_piece(lt::storage_index_t storage, lt::piece_index_t p,
                            std::function<void(lt::piece_index_t)> handler) override {
-        m_engine.clear_piece(index(storage), piece(p),
+        m_engine.clear_piece(index(storage), from_piece(p),
                              fence([h = std::move(handler), p] { h(p); }));
     }
 
@@ -146,9 +145,6 @@ class BaeDisk final : public lt::disk_interface {
 
   private:
     static std::uint32_t index(lt::storage_index_t i) { return static_cast<std::uint32_t>(i); }
-    static std::uint32_t piece(lt::piece_index_t p) {
-        return static_cast<std::uint32_t>(static_cast<int>(p));
-    }
 
     std::unique_ptr<FenceJob> fence(std::function<void()> handler) {
         auto c = std::make_unique<fence_completion>(m_state->ios());

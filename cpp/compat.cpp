@@ -1,6 +1,7 @@
 #include "bae/cpp/compat.hpp"
 
 #include <libtorrent/hash_picker.hpp>
+#include <libtorrent/peer_connection.hpp>
 #include <libtorrent/piece_picker.hpp>
 #include <libtorrent/torrent.hpp>
 #include <libtorrent/torrent_peer.hpp>
@@ -9,8 +10,23 @@
 
 namespace bae {
 
-// Private members are reached by explicit instantiations, whose arguments may name private members.
 namespace {
+
+// Protected members: a derived class may name them. No object of this class ever exists. The
+// function is virtual, so no exported symbol is needed.
+struct protected_members final : lt::peer_connection {
+    static std::uint16_t& request_depth(lt::peer_connection& peer) {
+        return peer.*(&protected_members::m_max_out_request_queue);
+    }
+    static lt::typed_bitfield<lt::piece_index_t> const& pieces(lt::peer_connection const& peer) {
+        return peer.*(&protected_members::m_have_piece);
+    }
+    static void suggest(lt::peer_connection& peer, lt::piece_index_t piece) {
+        (peer.*(&protected_members::write_suggest))(piece);
+    }
+};
+
+// Private members: the arguments of an explicit instantiation may name them.
 
 #if LIBTORRENT_VERSION_NUM < 20014
 void forget_block_hash_requests(lt::hash_picker& picker);
@@ -48,16 +64,28 @@ template struct picker_count<&lt::piece_picker::m_num_have, &lt::piece_picker::m
 
 } // namespace
 
-std::uint16_t& request_depth::of(lt::peer_connection& peer) {
-    return peer.*(&request_depth::m_max_out_request_queue);
+int peer_view::send_buffer_size() const { return m_peer->send_buffer_size(); }
+bool peer_view::is_choked() const { return m_peer->is_choked(); }
+int peer_view::num_pieces() const { return m_peer->num_have_pieces(); }
+
+lt::typed_bitfield<lt::piece_index_t> const& peer_view::pieces() const {
+    return protected_members::pieces(*m_peer);
 }
 
-void suggestion::send(lt::peer_connection& peer, lt::piece_index_t piece) {
-    (peer.*(&suggestion::write_suggest))(piece);
+std::uint16_t& peer_view::request_depth() const {
+    return protected_members::request_depth(*m_peer);
 }
 
-lt::typed_bitfield<lt::piece_index_t> const& suggestion::have(lt::peer_connection const& peer) {
-    return peer.*(&suggestion::m_have_piece);
+void peer_view::suggest(lt::piece_index_t piece) const {
+    protected_members::suggest(*m_peer, piece);
+}
+
+std::optional<peer_view::torrent_shape> peer_view::complete_torrent() const {
+    auto const torrent = m_peer->associated_torrent().lock();
+    if (!torrent || !torrent->valid_metadata() || torrent->has_picker())
+        return std::nullopt;
+    auto const& info = torrent->torrent_file();
+    return torrent_shape{info.num_pieces(), info.piece_length()};
 }
 
 #if LIBTORRENT_VERSION_NUM < 20014
@@ -67,15 +95,15 @@ void after_failed_piece(lt::torrent_handle const& handle) {
         forget_block_hash_requests(torrent->get_hash_picker());
 }
 
-void after_handshake(lt::peer_connection const& peer) {
-    auto const torrent = peer.associated_torrent().lock();
-    auto* const info = peer.peer_info_struct();
+void peer_view::after_handshake() const {
+    auto const torrent = m_peer->associated_torrent().lock();
+    auto* const info = m_peer->peer_info_struct();
     if (torrent && info != nullptr && !torrent->info_hash().has_v2())
         info->protocol_v2 = false;
 }
 #else
 void after_failed_piece(lt::torrent_handle const&) {}
-void after_handshake(lt::peer_connection const&) {}
+void peer_view::after_handshake() const {}
 #endif
 
 void passed_pieces::add(lt::torrent_handle const& handle, lt::piece_index_t piece) {

@@ -1,18 +1,20 @@
-// Access to parts of libtorrent that its public interface does not offer, and the differences
-// between its versions. The definitions are in compat.cpp, because explicit instantiations may
-// exist only once in a program.
+// The only place that uses libtorrent's internals, and that knows the differences between its
+// versions: everything else here and in the other files is its public interface. The definitions
+// are in compat.cpp, because explicit instantiations may exist only once in a program.
 #pragma once
 
 #include <libtorrent/version.hpp>
 #include <libtorrent/config.hpp>
 #include <libtorrent/bitfield.hpp>
 #include <libtorrent/client_data.hpp>
-#include <libtorrent/peer_connection.hpp>
+#include <libtorrent/peer_connection_handle.hpp>
 #include <libtorrent/torrent_handle.hpp>
 #include <libtorrent/units.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #if LIBTORRENT_VERSION_NUM < 20008 || LIBTORRENT_VERSION_NUM >= 20100
@@ -30,21 +32,43 @@ namespace bae {
 
 namespace lt = libtorrent;
 
-// The number of blocks requested ahead from a peer. libtorrent replaces its own setting by the
-// number that the *remote* peer announces (2000 blocks = 32 MiB from another libtorrent), and
-// requests in flight are what fills memory. The member is protected, so a derived class may name
-// it; no object of that class ever exists.
-struct request_depth final : lt::peer_connection {
-    static std::uint16_t& of(lt::peer_connection& peer);
-};
+// A peer connection from the inside. Only on the network thread, and only for one call of a plugin.
+class peer_view {
+  public:
+    explicit peer_view(lt::peer_connection_handle const& handle) : m_peer(handle.native_handle()) {}
 
-// Suggests a piece to a peer (BEP 6). Nothing is sent to a peer without the fast extension. The
-// members are protected, so a derived class may name them; the function is virtual, so no exported
-// symbol is needed.
-struct suggestion final : lt::peer_connection {
-    static void send(lt::peer_connection& peer, lt::piece_index_t piece);
-    // The pieces that the peer has.
-    static lt::typed_bitfield<lt::piece_index_t> const& have(lt::peer_connection const& peer);
+    // Whether the connection still exists. Otherwise nothing else here may be called.
+    explicit operator bool() const { return m_peer != nullptr; }
+
+    int send_buffer_size() const;
+    bool is_choked() const;
+    // The pieces that the peer has, and their number.
+    lt::typed_bitfield<lt::piece_index_t> const& pieces() const;
+    int num_pieces() const;
+
+    // The number of blocks requested ahead from the peer. libtorrent replaces its own setting by
+    // the number that the *remote* peer announces (2000 blocks = 32 MiB from another libtorrent),
+    // and requests in flight are what fills memory.
+    std::uint16_t& request_depth() const;
+
+    // Suggests a piece to the peer (BEP 6). Nothing is sent to a peer without the fast extension.
+    void suggest(lt::piece_index_t piece) const;
+
+    // The number and length of the pieces of the peer's torrent, if all of it is stored here. Such
+    // a torrent has no piece picker.
+    struct torrent_shape {
+        int pieces;
+        int piece_length;
+    };
+    std::optional<torrent_shape> complete_torrent() const;
+
+    // Before 2.0.14, libtorrent believes a peer that claims v2 on a v1 magnet link until there is
+    // metadata. It then uses hash trees that do not exist (a null pointer). To be called after the
+    // peer's handshake: removes the claim.
+    void after_handshake() const;
+
+  private:
+    std::shared_ptr<lt::peer_connection> m_peer;
 };
 
 // Before 2.0.14, a peer that refuses to send *block* hashes makes libtorrent write outside an array
@@ -52,11 +76,6 @@ struct suggestion final : lt::peer_connection {
 // requests block hashes only after a piece of a torrent without v1 hashes failed. This function
 // removes that request; bad peers are then found piece by piece, as in v1.
 void after_failed_piece(lt::torrent_handle const& handle);
-
-// Before 2.0.14, libtorrent believes a peer that claims v2 on a v1 magnet link until there is
-// metadata. It then uses hash trees that do not exist (a null pointer). This function removes the
-// claim.
-void after_handshake(lt::peer_connection const& peer);
 
 // The pieces of a torrent that passed, including pieces that were stored at the start.
 //

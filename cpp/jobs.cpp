@@ -30,6 +30,19 @@ lt::storage_error storage_error(DiskError code, lt::operation_t op) {
 void DiskState::push(std::unique_ptr<completion> done) {
     std::lock_guard<std::mutex> lock(m_mutex);
     m_done.push_back(std::move(done));
+    post_drain();
+}
+
+void DiskState::wake(std::weak_ptr<lt::disk_observer> peer) {
+    std::lock_guard<std::mutex> lock(m_mutex);
+    // The io_context may be gone.
+    if (m_closed)
+        return;
+    m_woken.push_back(std::move(peer));
+    post_drain();
+}
+
+void DiskState::post_drain() {
     if (m_posted)
         return;
     m_posted = true;
@@ -37,39 +50,27 @@ void DiskState::push(std::unique_ptr<completion> done) {
 }
 
 void DiskState::drain() {
-    std::vector<std::unique_ptr<completion>> batch;
+    std::vector<std::unique_ptr<completion>> done;
+    std::vector<std::weak_ptr<lt::disk_observer>> woken;
     {
         std::lock_guard<std::mutex> lock(m_mutex);
-        batch.swap(m_done);
+        done.swap(m_done);
+        woken.swap(m_woken);
         m_posted = false;
     }
-    for (auto& done : batch) {
-        done->run();
-        done.reset();
+    for (auto& completion : done) {
+        completion->run();
+        completion.reset();
     }
-}
-
-void DiskState::wait_for_memory(std::weak_ptr<lt::disk_observer> observer) {
-    std::lock_guard<std::mutex> lock(m_mutex);
-    m_waiting.push_back(std::move(observer));
-}
-
-void DiskState::wake_waiting_peers() const {
-    std::lock_guard<std::mutex> lock(m_mutex);
-    if (m_closed || m_waiting.empty())
-        return;
-    boost::asio::post(m_ios, [waiting = std::move(m_waiting)] {
-        for (auto const& weak : waiting)
-            if (auto observer = weak.lock())
-                observer->on_disk();
-    });
-    m_waiting.clear();
+    for (auto const& weak : woken)
+        if (auto const peer = weak.lock())
+            peer->on_disk();
 }
 
 void DiskState::close() {
     std::lock_guard<std::mutex> lock(m_mutex);
     m_closed = true;
-    m_waiting.clear();
+    m_woken.clear();
 }
 
 template <typename Completion> job<Completion>::~job() {

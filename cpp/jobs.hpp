@@ -6,7 +6,7 @@
 // io_context for all completions gathered so far. Handlers therefore run in the order of completion
 // (a piece's write acks must run before the handler of its clear_piece). A job dropped unfinished
 // completes with operation_aborted. Each job holds a work guard, so the network thread outlives
-// every handler.
+// every handler. A peer that waits for memory is no job: it holds no guard, and may be dropped.
 #pragma once
 
 #include <functional>
@@ -45,24 +45,43 @@ class DiskState : public std::enable_shared_from_this<DiskState> {
 
     // Any thread. The caller's job keeps the io_context alive.
     void push(std::unique_ptr<completion> done);
-    // Network thread: registers a peer that was told to wait; wake_waiting_peers() wakes it.
-    void wait_for_memory(std::weak_ptr<lt::disk_observer> observer);
-    // Any thread, at any time: wakes every waiting peer.
-    void wake_waiting_peers() const;
+    // Any thread, at any time: wakes a waiting peer. Does nothing after close().
+    void wake(std::weak_ptr<lt::disk_observer> peer);
     // The joining thread, after the last handler ran.
     void close();
 
     lt::io_context& ios() { return m_ios; }
 
   private:
+    // Under the mutex.
+    void post_drain();
+    // Network thread.
     void drain();
 
     lt::io_context& m_ios;
-    mutable std::mutex m_mutex;
+    std::mutex m_mutex;
     std::vector<std::unique_ptr<completion>> m_done;
-    mutable std::vector<std::weak_ptr<lt::disk_observer>> m_waiting;
+    std::vector<std::weak_ptr<lt::disk_observer>> m_woken;
     bool m_posted = false;
     bool m_closed = false;
+};
+
+// A peer that was told to wait for memory. Rust keeps it, and wakes it once or drops it. It keeps
+// neither the peer nor the session alive.
+class WaitingPeer {
+  public:
+    WaitingPeer(std::shared_ptr<DiskState> state, std::shared_ptr<lt::disk_observer> const& peer)
+        : m_state(std::move(state)), m_peer(peer),
+          m_id(reinterpret_cast<std::uintptr_t>(peer.get())) {}
+
+    // Differs from that of every other waiting peer.
+    std::size_t id() const { return m_id; }
+    void wake() const { m_state->wake(m_peer); }
+
+  private:
+    std::shared_ptr<DiskState> m_state;
+    std::weak_ptr<lt::disk_observer> m_peer;
+    std::size_t m_id;
 };
 
 // One job. It holds its completion until the completion is pushed.

@@ -46,21 +46,17 @@ pub type WriterEvents = mpsc::UnboundedReceiver<WriterEvent>;
 
 impl Torrent {
     /// The event sink for the writer of this torrent's import, and the receiver of its events. The sink also completes
-    /// the acks of durable pieces, and wakes peers that wait for memory.
+    /// the acks of durable pieces.
     #[must_use]
     pub fn writer_sink(&self) -> (Box<dyn Fn(WriterEvent) + Send + Sync>, WriterEvents) {
         let (tx, rx) = mpsc::unbounded_channel();
         // Weak: the torrent owns the writer, which owns this sink.
         let disk = Arc::downgrade(self.disk());
-        let session = Arc::downgrade(self.session());
         let sink = move |event: WriterEvent| {
             if let WriterEvent::Durable(ranges) = &event
                 && let Some(disk) = disk.upgrade()
             {
                 disk.on_durable(ranges);
-            }
-            if let Some(session) = session.upgrade() {
-                session.on_drained();
             }
             let _ = tx.send(event);
         };
@@ -295,7 +291,7 @@ impl Download {
                 }
             }
             Some(TorrentEvent::NonFatal(text)) => self.notice(text),
-            Some(TorrentEvent::Metadata(_)) => {}
+            Some(TorrentEvent::Metadata) => {}
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ pub async fn wait_for_metadata(
             }
             event = torrent.next_event() => match event {
                 None => return Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
-                Some(TorrentEvent::Metadata(info)) => return Ok(info),
+                Some(TorrentEvent::Metadata) => return torrent.info_dictionary().await,
                 Some(TorrentEvent::Failed(text)) => return Err(Error::new(Kind::InvalidInput, text).with_context("magnet link")),
                 Some(TorrentEvent::TrackerAnswered { tracker, peers }) => trackers.answered(tracker, &peers),
                 Some(TorrentEvent::TrackerFailed { tracker, text }) => {

@@ -125,7 +125,7 @@ impl SeedingImport {
                     }
                 }
                 Ok(Some(TorrentEvent::NonFatal(text))) => report(text),
-                Ok(Some(TorrentEvent::Metadata(_))) => {}
+                Ok(Some(TorrentEvent::Metadata)) => {}
                 Ok(Some(TorrentEvent::Failed(text))) => {
                     return SessionState::Failed(Error::new(Kind::Internal, text));
                 }

@@ -4,21 +4,24 @@
 //! locks only briefly, and never waits. Slow work runs elsewhere and completes its job from there: hashing on the hash
 //! workers, reads of stored bytes on the runtime.
 
+pub(super) mod callbacks;
 pub(super) mod content;
 pub(super) mod ffi;
 pub(super) mod hash_workers;
 pub(super) mod open_pieces;
+mod peer;
 pub(super) mod piece;
 pub(super) mod registry;
 pub(super) mod send_buffers;
 pub(super) mod torrent_disk;
 pub(super) mod verified_reads;
+mod waiting_peers;
 
 use std::{
     ops::Range,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,17 +33,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     content::Content,
-    ffi::{CheckJob, DiskError, FenceJob, HashJob, PeerWaker, ReadJob, WriteJob, complete_read},
+    ffi::{CheckJob, DiskError, FenceJob, HashJob, ReadJob, WaitingPeer, WriteJob, complete_read},
     hash_workers::{DigestKinds, HashWorkers},
     piece::HashRequest,
     registry::StorageRegistry,
     send_buffers::{SendBuffer, SendBuffers},
     torrent_disk::{TorrentDisk, answer_hash_request},
+    waiting_peers::WaitingPeers,
 };
 use super::{
     metainfo::check::{PieceDigests, PieceHasher},
     picker::{
         governor::Marks,
+        request_budget::RequestBudget,
         suggester::{Have, Suggester},
     },
 };
@@ -76,9 +81,8 @@ pub(super) struct Disk {
     runtime: Handle,
     /// Whether pieces are suggested to peers (BEP 6).
     suggests: bool,
-    waker: OnceLock<PeerWaker>,
-    /// Whether a peer was told to wait for memory.
-    peers_waiting: AtomicBool,
+    waiting: WaitingPeers<UniquePtr<WaitingPeer>>,
+    requests: RequestBudget,
     evicted: AtomicU64,
     alerts_ready: Notify,
     aborted: CancellationToken,
@@ -98,12 +102,12 @@ impl Disk {
             marks: Marks::new(pool.budget()),
             pressure,
             send_buffers: SendBuffers::new(pool.memory().clone()),
+            waiting: WaitingPeers::new(Marks::new(pool.budget())),
             pool,
             hash_workers,
             runtime,
             suggests,
-            waker: OnceLock::new(),
-            peers_waiting: AtomicBool::new(false),
+            requests: RequestBudget::new(),
             evicted: AtomicU64::new(0),
             alerts_ready: Notify::new(),
             aborted: CancellationToken::new(),
@@ -119,9 +123,13 @@ impl Disk {
         &self.alerts_ready
     }
 
-    pub(super) fn set_waker(&self, waker: PeerWaker) {
-        // One session per disk: a second attach cannot happen.
-        let _ = self.waker.set(waker);
+    /// The blocks that may be requested from all peers together.
+    pub(super) fn requests(&self) -> &RequestBudget {
+        &self.requests
+    }
+
+    pub(super) fn suggests(&self) -> bool {
+        self.suggests
     }
 
     pub(super) fn blocks_in_use(&self) -> i64 {
@@ -174,7 +182,7 @@ impl Disk {
         }
     }
 
-    /// Accepts a block. True tells the peer's connection to wait until [`PeerWaker`] wakes it.
+    /// Accepts a block. Returns whether the peer that sent it would have to wait for memory.
     pub(super) fn write(
         &self,
         storage: u32,
@@ -198,7 +206,13 @@ impl Disk {
             self.hash_workers.enqueue(&torrent, piece);
         }
         self.evict();
-        self.peers_must_wait()
+        self.waiting.must_wait(self.pressure.sealed())
+    }
+
+    /// Registers a peer if it must wait for memory, and returns whether it must.
+    pub(super) fn wait_for_memory(&self, peer: UniquePtr<WaitingPeer>) -> bool {
+        !self.aborted.is_cancelled()
+            && self.waiting.wait(peer.id(), peer, || self.pressure.sealed())
     }
 
     /// Copies a peer's block into the memory budget. Padding becomes zeros, whatever the peer sent.
@@ -306,16 +320,17 @@ impl Disk {
     }
 
     /// Returns the pieces to suggest to a peer of a complete torrent. The pair is (number of pieces, length).
-    pub(super) fn suggest(
+    fn suggest(
         &self,
-        torrent: u64,
+        torrent: &TorrentDisk,
         peer: u64,
         requested: Option<u32>,
         (pieces, piece_len): (u32, u64),
         have: Have<'_>,
     ) -> Vec<u32> {
-        let torrent = self.registry.by_number(torrent).filter(|_| self.suggests);
-        let Some(torrent) = torrent else { return Vec::new() };
+        if !self.suggests {
+            return Vec::new();
+        }
         let content = torrent.content();
         let capacity = content
             .map_or_else(|| self.cache_capacity(), |content| content.reader.cache_capacity());
@@ -340,41 +355,18 @@ impl Disk {
         self.pool.memory().share(Share::Windows).len() as u64
     }
 
-    pub(super) fn peer_disconnected(&self, torrent: u64, peer: u64) {
-        if let Some(torrent) = self.registry.by_number(torrent)
-            && let Some(suggester) = &mut *torrent.suggester().lock()
-        {
-            suggester.remove_peer(peer);
-        }
-    }
-
     /// Completes every job in flight with `operation_aborted`, and every later job at once. Idempotent.
     pub(super) fn abort(&self) {
         self.aborted.cancel();
         for torrent in self.registry.all() {
             torrent.abort();
         }
+        self.waiting.clear();
     }
 
-    /// Wakes the waiting peers if there is memory for them. Called when sealed bytes were drained, and periodically,
-    /// because a peer may be told to wait at the moment the last sealed bytes drain.
+    /// Wakes the waiting peers if there is memory for them. To be called after each fall of the sealed bytes.
     pub(super) fn on_drained(&self) {
-        if !self.marks.must_wait(self.pressure.sealed(), self.peers_waiting.load(Ordering::Acquire))
-        {
-            self.peers_waiting.store(false, Ordering::Release);
-            if let Some(waker) = self.waker.get() {
-                waker.wake();
-            }
-        }
-    }
-
-    fn peers_must_wait(&self) -> bool {
-        let waiting = self.peers_waiting.load(Ordering::Acquire);
-        let must_wait = self.marks.must_wait(self.pressure.sealed(), waiting);
-        if must_wait && !waiting {
-            self.peers_waiting.store(true, Ordering::Release);
-        }
-        must_wait
+        self.waiting.release(|| self.pressure.sealed()).iter().for_each(|peer| peer.wake());
     }
 
     /// Layer 4 of the governor: past the hard mark, evicts the least complete open pieces of all torrents.

@@ -29,7 +29,10 @@ use crate::{
     backends::Payload,
     error::{Error, Kind, Result},
     memory::BLOCK_LEN,
-    torrents::{metainfo::check::PieceDigests, picker::suggester::Suggester},
+    torrents::{
+        metainfo::check::PieceDigests,
+        picker::{download_limit::DownloadLimit, suggester::Suggester},
+    },
 };
 
 pub(in crate::torrents) struct TorrentDisk {
@@ -45,6 +48,8 @@ pub(in crate::torrents) struct TorrentDisk {
     offers: Mutex<HashMap<u32, Vec<Option<Bytes>>>>,
     /// Pieces that a reader waits for. They are evicted only when there is no other piece to evict.
     urgent: Mutex<BTreeSet<u32>>,
+    /// The limit of this torrent alone.
+    download_limit: Arc<DownloadLimit>,
     /// Payload bytes received from peers and web seeds.
     received: AtomicU64,
     /// The part of `received` that came from web seeds.
@@ -72,6 +77,7 @@ impl TorrentDisk {
             passed: Mutex::default(),
             offers: Mutex::default(),
             urgent: Mutex::default(),
+            download_limit: Arc::new(DownloadLimit::new(None)),
             received: AtomicU64::new(0),
             from_web: AtomicU64::new(0),
             failed_pieces: AtomicU64::new(0),
@@ -84,6 +90,10 @@ impl TorrentDisk {
 
     pub(in crate::torrents) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(in crate::torrents) fn download_limit(&self) -> &Arc<DownloadLimit> {
+        &self.download_limit
     }
 
     pub(in crate::torrents) fn suggester(&self) -> &Mutex<Option<Suggester>> {

@@ -1,16 +1,10 @@
 //! Settings that change while the session runs: rate limits of all torrents together and of one, and the order of its
 //! pieces.
 
-use std::{
-    fmt,
-    sync::{Arc, Weak},
-};
+use std::{fmt, sync::Arc};
 
-use super::{TorrentSession, settings};
-use crate::{
-    error::{Error, Kind, Result},
-    torrents::disk::ffi::SessionBox,
-};
+use super::{TorrentSession, native::NativeTorrent, settings};
+use crate::{error::Result, torrents::picker::download_limit::DownloadLimit};
 
 /// The limits of all torrents together, in bytes per second.
 #[derive(Debug, Clone, Copy)]
@@ -47,35 +41,39 @@ impl TorrentSession {
     fn apply_upload_limit(&self) -> Result<()> {
         let RateLimits { upload, budget, .. } = *self.limits.lock();
         let rate = upload.into_iter().chain(budget).min();
-        self.call(|s| s.get_mut().apply(&settings::upload_limit(rate)))
+        self.native.call(|session| session.apply(&settings::upload_limit(rate)))
     }
 }
 
 /// Changes settings of a torrent from elsewhere while its owner runs it.
 #[derive(Clone)]
 pub struct TorrentControl {
-    session: Weak<TorrentSession>,
-    number: u64,
+    native: Arc<NativeTorrent>,
+    download_limit: Arc<DownloadLimit>,
 }
 
 impl fmt::Debug for TorrentControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TorrentControl").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("TorrentControl").finish_non_exhaustive()
     }
 }
 
 impl TorrentControl {
-    pub(super) fn new(session: &Arc<TorrentSession>, number: u64) -> Self {
-        Self { session: Arc::downgrade(session), number }
+    pub(super) fn new(native: &Arc<NativeTorrent>, download_limit: &Arc<DownloadLimit>) -> Self {
+        Self { native: Arc::clone(native), download_limit: Arc::clone(download_limit) }
     }
 
-    /// Sets the limits of this torrent's peers in bytes per second, besides those of the session. `None` is no limit.
+    /// Sets the limits of this torrent in bytes per second, besides those of the session. The download limit includes
+    /// web seeds. `None` is no limit.
     ///
     /// # Errors
-    /// `Cancelled` when the session has ended; `InvalidInput` when the torrent has left it.
+    /// `Cancelled` when the session has ended; `NotFound` when the torrent has left it.
     pub fn set_limits(&self, download: Option<u64>, upload: Option<u64>) -> Result<()> {
-        let (download, upload) = (settings::torrent_rate(download), settings::torrent_rate(upload));
-        self.call(|s| s.get().set_limits(self.number, download, upload))
+        self.download_limit.set(download);
+        self.native.call(|torrent| {
+            torrent.set_download_limit(settings::rate(download))?;
+            torrent.set_upload_limit(settings::rate(upload))
+        })
     }
 
     /// Requests the pieces in order from now on, or again by rarity.
@@ -83,13 +81,6 @@ impl TorrentControl {
     /// # Errors
     /// As [`TorrentControl::set_limits`].
     pub fn set_sequential(&self, sequential: bool) -> Result<()> {
-        self.call(|s| s.get().set_sequential(self.number, sequential))
-    }
-
-    fn call(&self, f: impl FnOnce(&mut SessionBox) -> Result<(), cxx::Exception>) -> Result<()> {
-        match self.session.upgrade() {
-            Some(session) => session.call(f),
-            None => Err(Error::new(Kind::Cancelled, "the torrent session has ended")),
-        }
+        self.native.call(|torrent| torrent.set_sequential(sequential))
     }
 }

@@ -1,15 +1,23 @@
-//! The session: starts libtorrent, adds torrents to it, forwards its alerts, and stops it in order.
+//! The session: starts libtorrent, adds torrents to it, and stops it in order.
 //!
-//! One background task ([`pump`]) wakes when libtorrent has alerts, and four times a second. [`torrent`] has the calls
-//! about one torrent. Calls into libtorrent that wait for its network thread (`add`, `add_piece`, `availability`, `torrent_file`) run on the blocking
-//! pool.
+//! [`native`] owns libtorrent's session and says which calls are safe when, [`start`] has the plain values that a torrent
+//! starts with, [`torrent`] the calls on one torrent, and [`control`] the settings that change while it runs. [`pump`]
+//! forwards alerts ([`alerts`]) and applies the limits of the memory governor. No lock is held around a call into
+//! libtorrent. Calls that wait for its network thread
+//! (`add`, `add_piece`, `availability`, `info_dictionary`, `torrent_file`) run on the blocking pool.
 
+mod alerts;
 mod control;
+mod failures;
 pub(super) mod features;
 pub(super) mod listen_failures;
 mod listening;
+mod native;
 mod pump;
 pub(super) mod settings;
+mod start;
+#[cfg(test)]
+mod tests;
 mod torrent;
 pub(super) mod udp_tracker;
 
@@ -31,43 +39,37 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::native::NativeTorrent;
 use self::{
-    control::RateLimits, features::Feature, listen_failures::ListenFailures,
-    settings::check_interfaces,
+    control::RateLimits, features::Feature, listen_failures::ListenFailures, native::NativeSession,
+    settings::check_interfaces, torrent::Registration,
 };
 pub use self::{
     control::TorrentControl,
-    torrent::{Origin, Start, Status, Torrent, TorrentEvent},
+    start::{Origin, Start},
+    torrent::{Status, Torrent, TorrentEvent},
 };
 use super::{
-    disk::{
-        Disk,
-        ffi::{AddTorrent, SessionBox},
-        torrent_disk::TorrentDisk,
-    },
-    metainfo::{
-        MAX_PIECES,
-        rewrite::{LibtorrentFile, for_libtorrent},
-    },
+    disk::{Disk, ffi::SessionConfig, torrent_disk::TorrentDisk},
+    picker::download_limit::DownloadLimit,
 };
 use crate::{
     config::{SessionOptions, TorrentOptions},
-    error::{Error, Kind, Result},
+    error::Result,
     memory::{BlockPool, Budget},
-    rate::RateLimit,
     storage::Pressure,
 };
 
 /// The running session. Stop it with [`TorrentSession::stop`].
 pub struct TorrentSession {
-    session: Mutex<Option<SessionBox>>,
+    native: NativeSession,
     disk: Arc<Disk>,
     options: SessionOptions,
     pressure: Arc<Pressure>,
     pool: BlockPool,
     limits: Mutex<RateLimits>,
-    /// Limits the web seeds, so that they and the peers keep to one limit together.
-    web_limit: Arc<RateLimit>,
+    /// The download limit now: that of the user, or a lower one of the governor.
+    download_limit: DownloadLimit,
     event_senders: Mutex<HashMap<u64, mpsc::UnboundedSender<TorrentEvent>>>,
     /// Messages of UDP trackers, by torrent and URL.
     tracker_messages: Mutex<HashMap<(u64, String), String>>,
@@ -93,7 +95,7 @@ impl TorrentSession {
     ///
     /// # Errors
     /// `Unsupported` when the installed library is not the version that bae was built for; `InvalidInput` when an
-    /// interface does not exist, or libtorrent refuses a setting.
+    /// interface does not exist, or libtorrent refuses a setting; `Unavailable` without memory or threads for it.
     pub fn start(
         options: &SessionOptions,
         pressure: Arc<Pressure>,
@@ -103,14 +105,15 @@ impl TorrentSession {
         check_interfaces(options)?;
         let disk =
             Disk::new(Arc::clone(&pressure), pool.clone(), Handle::current(), options.suggest)?;
-        // The numbers of requests and uploads were measured with seven eighths of `--memory`.
-        let settings = settings::session(options, pool.memory().total() / 8 * 7);
-        let smart_ban = features::is_safe(Feature::SmartBan);
-        let session = SessionBox::new(&settings, Arc::clone(&disk), smart_ban).map_err(|e| {
-            Error::new(Kind::InvalidInput, "cannot start the torrent session").because(e)
-        })?;
+        let config = SessionConfig {
+            // The numbers of requests and uploads were measured with seven eighths of `--memory`.
+            settings: settings::session(options, pool.memory().total() / 8 * 7),
+            smart_ban: features::is_safe(Feature::SmartBan),
+            // The bytes of peers on the local network use memory like all others.
+            limit_local_peers: true,
+        };
         let session = Arc::new(Self {
-            session: Mutex::new(Some(session)),
+            native: NativeSession::start(&config, Arc::clone(&disk))?,
             disk,
             options: options.clone(),
             pressure,
@@ -120,7 +123,7 @@ impl TorrentSession {
                 upload: options.upload_limit,
                 budget: None,
             }),
-            web_limit: RateLimit::new(options.limit_rate),
+            download_limit: DownloadLimit::new(options.limit_rate),
             event_senders: Mutex::default(),
             tracker_messages: Mutex::default(),
             listen_addresses: Mutex::default(),
@@ -130,7 +133,7 @@ impl TorrentSession {
             stopping: CancellationToken::new(),
             pump: Mutex::new(None),
         });
-        let pump = tokio::spawn(pump::pump(Arc::clone(&session)));
+        let pump = tokio::spawn(pump::run(Arc::clone(&session)));
         *session.pump.lock() = Some(pump);
         Ok(session)
     }
@@ -156,46 +159,25 @@ impl TorrentSession {
     /// Adds a torrent. It starts when its content is attached ([`Torrent::attach`]).
     ///
     /// # Errors
-    /// `InvalidInput` when libtorrent refuses it.
+    /// `InvalidInput` when libtorrent refuses it; `AlreadyExists` when it is in the session; `Cancelled` when the
+    /// session has ended.
     pub async fn add(self: &Arc<Self>, start: Start, options: TorrentOptions) -> Result<Torrent> {
+        let session = Arc::clone(self);
+        // Also when this future is dropped, the torrent is dropped only after it was added, and then removed again.
+        native::blocking(move || session.add_now(start, options)).await
+    }
+
+    fn add_now(self: Arc<Self>, start: Start, options: TorrentOptions) -> Result<Torrent> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let add = start.for_libtorrent(number, &options, &self.options)?;
         let disk = TorrentDisk::new(number);
+        disk.download_limit().set(options.limit_rate);
         let (sender, events) = mpsc::unbounded_channel();
         self.event_senders.lock().insert(number, sender);
         self.disk.registry().add(Arc::clone(&disk));
-        let add = self.add_params(number, start, &options)?;
-        let session = Arc::clone(self);
-        let torrent = Torrent::new(number, disk, events, session, options);
-        torrent.blocking(move |s| s.get_mut().add(&add)).await?;
-        Ok(torrent)
-    }
-
-    fn add_params(
-        &self,
-        torrent: u64,
-        start: Start,
-        options: &TorrentOptions,
-    ) -> Result<AddTorrent> {
-        let complete = matches!(start.origin, Origin::Stored(_));
-        let (file, magnet) = match start.origin {
-            Origin::File(bytes) | Origin::Stored(bytes) => (for_libtorrent(&bytes)?, String::new()),
-            Origin::Magnet(uri) => (LibtorrentFile { bytes: Vec::new(), private: false }, uri),
-        };
-        let private = options.private || file.private;
-        Ok(AddTorrent {
-            torrent,
-            metainfo: file.bytes,
-            magnet,
-            max_pieces: MAX_PIECES,
-            complete,
-            have: start.have.into_iter().map(u8::from).collect(),
-            priorities: start.wanted.into_iter().map(|w| if w { 4 } else { 0 }).collect(),
-            peers: options.peers.iter().map(ToString::to_string).collect(),
-            sequential: options.sequential,
-            dht: self.options.dht && !private,
-            lsd: self.options.lsd && !private,
-            pex: self.options.pex && !private,
-        })
+        let registration = Registration { number, disk, session: Arc::clone(&self) };
+        let native = self.native.add(&add)?;
+        Ok(Torrent::new(native, events, options, registration))
     }
 
     /// libtorrent could not listen, or could not accept a connection.
@@ -213,8 +195,16 @@ impl TorrentSession {
     }
 
     fn set_listen_addresses(&self, options: Option<&SessionOptions>) {
-        if let Err(e) = self.call(|s| s.get_mut().apply(&settings::listen(options))) {
+        let applied = self.native.call(|session| session.apply(&settings::listen(options)));
+        if let Err(e) = applied {
             tracing::warn!(error = %e.report(), "cannot change the listen addresses");
+        }
+    }
+
+    fn send_event(&self, torrent: u64, event: TorrentEvent) {
+        if let Some(sender) = self.event_senders.lock().get(&torrent) {
+            // Sending fails when the torrent's owner is gone and the torrent is being removed.
+            let _ = sender.send(event);
         }
     }
 
@@ -230,40 +220,22 @@ impl TorrentSession {
         &self.disk
     }
 
-    pub(super) fn web_limit(&self) -> &RateLimit {
-        &self.web_limit
-    }
-
-    /// Called when sealed bytes became durable.
-    pub(super) fn on_drained(&self) {
-        self.disk.on_drained();
-    }
-
-    fn call<R>(&self, f: impl FnOnce(&mut SessionBox) -> Result<R, cxx::Exception>) -> Result<R> {
-        let mut session = self.session.lock();
-        let session = session
-            .as_mut()
-            .ok_or_else(|| Error::new(Kind::Cancelled, "the torrent session has ended"))?;
-        f(session)
-            .map_err(|e| Error::new(Kind::InvalidInput, "libtorrent refused the call").because(e))
+    pub(super) fn download_limit(&self) -> &DownloadLimit {
+        &self.download_limit
     }
 
     /// Ends the session without waiting for it. For an owner that is dropped and cannot wait.
     pub fn abandon(&self) {
         self.stopping.cancel();
-        self.destroy(|| {});
+        self.end();
     }
 
-    /// Destroys libtorrent's session on a thread of its own, and calls `done` then.
-    fn destroy(&self, done: impl FnOnce() + Send + 'static) {
-        let session = self.session.lock().take();
+    /// Ends libtorrent's session. The result is cancelled when it has ended.
+    fn end(&self) -> CancellationToken {
+        self.event_senders.lock().clear();
         // No job may stay open: libtorrent waits for each of them before its thread ends.
         self.disk.abort();
-        // A separate thread: the destructor joins libtorrent's thread, which may need the runtime to finish jobs.
-        std::thread::spawn(move || {
-            drop(session);
-            done();
-        });
+        self.native.end()
     }
 
     /// Ends the session: aborts jobs in flight, announces the stop to trackers, and joins the network thread. Verified
@@ -276,12 +248,8 @@ impl TorrentSession {
             // The pump ends at its next wake-up, which `cancel` caused.
             let _ = pump.await;
         }
-        let (done, ended) = tokio::sync::oneshot::channel();
-        // The receiver is gone when the deadline has passed.
-        self.destroy(move || {
-            let _ = done.send(());
-        });
-        let in_time = tokio::time::timeout(deadline, ended).await.is_ok();
+        let ended = self.end();
+        let in_time = tokio::time::timeout(deadline, ended.cancelled()).await.is_ok();
         if !in_time {
             tracing::warn!("the torrent session did not end in time and is abandoned");
         }

@@ -127,11 +127,6 @@ pub(in crate::torrents) fn download_limit(limit: Option<u64>) -> Vec<Setting> {
     s.0
 }
 
-/// The limit of one torrent in libtorrent's `int`, where 0 means no limit.
-pub(in crate::torrents) fn torrent_rate(limit: Option<u64>) -> i32 {
-    i32::try_from(rate(limit)).unwrap_or(i32::MAX)
-}
-
 fn identity(s: &mut Settings, o: &SessionOptions) {
     s.text("peer_fingerprint", o.peer_id_prefix.as_deref().unwrap_or(PEER_ID_PREFIX));
     let agent = o.user_agent.as_deref().unwrap_or(USER_AGENT);
@@ -229,8 +224,8 @@ fn limits(s: &mut Settings, o: &SessionOptions) {
 }
 
 /// The limit as libtorrent's `int`, where 0 means no limit.
-fn rate(limit: Option<u64>) -> i64 {
-    limit.map_or(0, |l| i64::try_from(l.max(1)).unwrap_or(i64::MAX).min(i64::from(i32::MAX)))
+pub(super) fn rate(limit: Option<u64>) -> i32 {
+    limit.map_or(0, |l| i32::try_from(l.max(1)).unwrap_or(i32::MAX))
 }
 
 fn proxy(s: &mut Settings, proxy: &Proxy) {

@@ -134,6 +134,7 @@ impl WebSeeds {
             names: names::of(meta, metainfo),
             meta: Arc::new(meta.clone()),
             disk: Arc::clone(torrent.disk()),
+            torrent: Arc::clone(torrent.native()),
             session: Arc::clone(session),
             public: client(options, true),
             private: client(options, false),

@@ -28,7 +28,7 @@ use crate::{
             Metainfo,
             check::{PieceHasher, PieceHashes},
         },
-        session::{Torrent, TorrentSession},
+        session::{NativeTorrent, TorrentSession},
     },
 };
 
@@ -42,6 +42,7 @@ pub(super) struct RunContext {
     pub(super) meta: Arc<Metainfo>,
     pub(super) names: RawNames,
     pub(super) disk: Arc<TorrentDisk>,
+    pub(super) torrent: Arc<NativeTorrent>,
     pub(super) session: Arc<TorrentSession>,
     /// For web seeds in the public network.
     pub(super) public: Protocols,
@@ -185,7 +186,8 @@ impl<'a> WebSeedRun<'a> {
             let mut bytes = bytes.map_err(|e| self.run_error(index, &url, e))?;
             let memory = self.context.session.memory();
             let _body = memory.charge(Share::Bodies, bytes.len());
-            self.context.session.web_limit().acquire(bytes.len() as u64).await;
+            self.context.disk.download_limit().acquire(bytes.len() as u64).await;
+            self.context.session.download_limit().acquire(bytes.len() as u64).await;
             let skipped = bytes.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
             skip -= skipped as u64;
             let bytes = bytes.split_off(skipped);
@@ -286,7 +288,7 @@ impl RunContext {
     async fn offer_until_accepted(&self, piece: u32, blocks: Vec<Bytes>) -> Result<()> {
         for _ in 0..MAX_OFFERS {
             let offer = self.disk.offer(piece, blocks.clone());
-            Torrent::add_piece(&self.session, self.disk.number(), piece).await?;
+            self.torrent.add_piece(piece).await?;
             drop(offer);
             if self.disk.holding(piece) != Holding::Nothing || self.disk.is_durable(piece) {
                 return Ok(());

@@ -9,7 +9,7 @@ use bae::{
     config::{SessionOptions, TorrentOptions},
     error::Kind,
     events::EventSink,
-    memory::BlockPool,
+    memory::{BlockPool, Mark},
     storage::{
         ImportReader, ImportStore, ImportWriter, Pressure, RangeSet, WindowCache, WriterOptions,
     },
@@ -38,7 +38,6 @@ struct Rig {
     backend: Arc<Faulty<MemoryBackend>>,
     torrents: Arc<TorrentSession>,
     torrent_options: TorrentOptions,
-    meta: Metainfo,
     bytes: Vec<u8>,
 }
 
@@ -59,21 +58,20 @@ impl Rig {
         let torrents =
             TorrentSession::start(&options, Arc::clone(&pressure), pool.clone()).unwrap();
         let bytes = std::fs::read(&torrent.torrent).unwrap();
-        let meta = Metainfo::parse(&bytes).unwrap();
         let backend = Arc::new(Faulty::new(MemoryBackend::new(), 1));
-        Self { _dir: dir, catalog, pool, pressure, backend, torrents, torrent_options, meta, bytes }
+        Self { _dir: dir, catalog, pool, pressure, backend, torrents, torrent_options, bytes }
     }
 
-    async fn new_import(&self) -> (ImportRow, Arc<ImportStore>) {
-        let files = self.meta.files.iter().map(|f| FileRow {
+    async fn new_import(&self, meta: &Metainfo) -> (ImportRow, Arc<ImportStore>) {
+        let files = meta.files.iter().map(|f| FileRow {
             path: f.path.clone(),
             start: f.range.start,
             len: f.range.end - f.range.start,
             pad: f.pad,
         });
         let new = NewImport {
-            name: self.meta.name.clone(),
-            len: self.meta.len,
+            name: meta.name.clone(),
+            len: meta.len,
             chunk_len: MIB,
             storage: "memory".into(),
             files: files.collect(),
@@ -87,10 +85,18 @@ impl Rig {
 
     /// Adds the torrent to the session. It fills a new import.
     async fn add(&self) -> (Download, Arc<ImportWriter>) {
-        let (row, store) = self.new_import().await;
-        let start =
-            Start { origin: Origin::File(self.bytes.clone()), have: vec![], wanted: vec![] };
-        let torrent = self.torrents.add(start, self.torrent_options.clone()).await.unwrap();
+        self.add_torrent(&self.bytes, self.torrent_options.clone()).await
+    }
+
+    async fn add_torrent(
+        &self,
+        bytes: &[u8],
+        options: TorrentOptions,
+    ) -> (Download, Arc<ImportWriter>) {
+        let meta = &Metainfo::parse(bytes).unwrap();
+        let (row, store) = self.new_import(meta).await;
+        let start = Start { origin: Origin::File(bytes.to_vec()), have: vec![], wanted: vec![] };
+        let torrent = self.torrents.add(start, options).await.unwrap();
         let wanted: RangeSet = store.layout().all_unpadded();
         let (sink, events) = torrent.writer_sink();
         let writer = Arc::new(ImportWriter::spawn(
@@ -101,17 +107,18 @@ impl Rig {
             WriterOptions::default(),
             sink,
         ));
-        torrent.attach(self.content(&store, Some(Arc::clone(&writer))));
+        let (cache, content_writer) = (WindowCache::new(8 * MIB), Some(Arc::clone(&writer)));
+        torrent.attach(Content::new(meta.clone(), Arc::clone(&store), cache, content_writer));
         let goal = DownloadGoal {
             id: row.id.to_string(),
             wanted,
-            missing: (0..self.meta.pieces()).collect(),
+            missing: (0..meta.pieces()).collect(),
             stored: 0,
             open_bytes: 8 * MIB,
             in_order: false,
         };
         let download =
-            Download::new(torrent, &self.meta, store, goal, events, EventSink::none(), Some(LONG));
+            Download::new(torrent, meta, store, goal, events, EventSink::none(), Some(LONG));
         (download, writer)
     }
 
@@ -128,19 +135,23 @@ impl Rig {
         (rig, download, writer)
     }
 
-    fn content(&self, store: &Arc<ImportStore>, writer: Option<Arc<ImportWriter>>) -> Content {
-        let cache = WindowCache::new(8 * MIB);
-        Content::new(self.meta.clone(), Arc::clone(store), cache, writer)
-    }
-
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
         ImportReader::new(Arc::clone(store), WindowCache::new(8 * MIB))
     }
 
     async fn assert_exact(&self, store: &Arc<ImportStore>, torrent: &Fixture) {
-        let got = self.reader(store).read_at(0..self.meta.len).await.unwrap();
+        let got = self.reader(store).read_at(0..store.layout().len()).await.unwrap();
         let expected = std::fs::read(torrent.data()).unwrap();
         assert!(got.buffers().concat() == expected, "the stored bytes differ from the torrent's");
+    }
+}
+
+/// Waits until `condition` holds.
+async fn until(condition: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < end, "the condition never held");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -215,6 +226,61 @@ async fn fill_until(download: &mut Download, what: &str, ready: impl FnMut() -> 
         ended = download.fill(&never) => panic!("it ended before {what}: {ended:?}"),
         () = wait_until_async(what, ready) => {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_wait_for_memory_resume_whenever_storage_drains() {
+    let torrent = Recipe::single("waits.bin", 160 * MIB).piece(MIB).make();
+    let seeder = LibtorrentPeer::swarm(&torrent, 4, 64 * MIB);
+    let rig = Rig::new(&torrent, ports::unused(), seeder.addrs()).await;
+    let (wait, resume) = (rig.pool.mark(Mark::Wait), rig.pool.mark(Mark::Pack));
+    let (mut download, _writer) = rig.add().await;
+    // No timer wakes a waiting peer: a wake-up that is lost stalls the import.
+    let storage = async {
+        for _ in 0..2 {
+            rig.backend.block_puts();
+            until(|| rig.pressure.sealed() > wait).await;
+            rig.backend.unblock_puts();
+            until(|| rig.pressure.sealed() < resume / 2).await;
+        }
+    };
+    let stop = CancellationToken::new();
+    let (filled, ()) = tokio::join!(download.fill(&stop), storage);
+    filled.unwrap();
+    rig.assert_exact(&Arc::clone(download.store()), &torrent).await;
+    drop(download);
+    rig.torrents.stop(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_one_torrent_leaves_the_others_alone_and_can_be_lifted() {
+    let slow = Recipe::single("limited.bin", 8 * MIB).piece(256 * KIB).make();
+    let fast = Recipe::single("unlimited.bin", 16 * MIB).piece(256 * KIB).make();
+    let slow_seeder = LibtorrentPeer::seed(Release::Debian, &slow);
+    let fast_seeder = LibtorrentPeer::seed(Release::Debian, &fast);
+    let rig = Rig::new(&slow, ports::unused(), &[slow_seeder.addr()]).await;
+    // Without the limits, either would be complete in a second; with them, in minutes.
+    let limited = TorrentOptions { limit_rate: Some(16 * KIB), ..rig.torrent_options.clone() };
+    let peers = vec![fast_seeder.addr().into()];
+    let bytes = std::fs::read(&fast.torrent).unwrap();
+    let (mut fast_download, _fast_writer) =
+        rig.add_torrent(&bytes, TorrentOptions { peers, ..limited.clone() }).await;
+    let (mut slow_download, _slow_writer) = rig.add_torrent(&rig.bytes, limited).await;
+    let fast_control = fast_download.torrent().control();
+    fast_control.set_sequential(true).unwrap();
+    fast_control.set_limits(None, Some(MIB)).unwrap();
+    let stop = CancellationToken::new();
+    tokio::select! {
+        filled = slow_download.fill(&stop) => panic!("the limited torrent was first: {filled:?}"),
+        filled = fast_download.fill(&stop) => filled.unwrap(),
+    }
+    assert!(slow_download.downloaded() < 4 * MIB, "{}", slow_download.downloaded());
+    slow_download.torrent().control().set_limits(None, None).unwrap();
+    slow_download.fill(&stop).await.unwrap();
+    rig.assert_exact(&Arc::clone(slow_download.store()), &slow).await;
+    rig.assert_exact(&Arc::clone(fast_download.store()), &fast).await;
+    drop((slow_download, fast_download));
+    rig.torrents.stop(LONG).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@
 //! while, and costs as much as without suggestions.
 
 mod peer;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod window_set;
@@ -49,8 +50,6 @@ const EXACT_RESERVED: usize = 5;
 const REFILL_PIECES: usize = 4;
 /// How many bytes a fast peer takes in order around a suggested piece. It takes those before the piece first.
 const EXPANSION: u64 = 8 * MIB;
-/// The older part of the windows in memory is evicted soon: one in this many.
-const OLD_FRACTION: usize = 2;
 /// How long the next windows are held back for peers that are about to lose their suggested windows, if they are at
 /// least half as fast as the fastest peer.
 const HOLD_BACK: Duration = Duration::from_millis(500);
@@ -63,8 +62,6 @@ const MAX_PER_WINDOW: u64 = 64;
 /// Suggested windows are fetched at once for a peer that comes back within this time. For a slower peer they would be
 /// evicted before it requests them.
 const QUICK_RETURN: Duration = Duration::from_secs(2);
-/// The most windows examined in search of one that a peer lacks.
-const MAX_SEARCH: u32 = 4096;
 
 /// What to suggest to a peer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -336,100 +333,6 @@ impl Suggester {
         let is_unrequested =
             self.unrequested(peer, have, last / self.per_window) & self.bit(last) != 0;
         (is_unrequested && last > first && !have.has(last)).then_some(last)
-    }
-
-    /// Up to `count` windows for the peer, and those of them that are new to memory. Windows that memory evicts first
-    /// come first.
-    fn choose_windows(
-        &mut self,
-        peer: &mut Peer,
-        have: Have<'_>,
-        count: usize,
-    ) -> (Vec<u32>, Vec<u32>) {
-        let fits =
-            |w: &u32| self.is_suggestable(peer, have, *w) && self.is_in_order(peer, have, *w);
-        let (full, old) = (self.recent.len() >= self.capacity, self.recent.len() / OLD_FRACTION);
-        // A window that is evicted soon is suggested only to a peer that continues with it.
-        let stays =
-            |(n, w): &(usize, u32)| !full || *n >= old || self.continues_peer(peer, have, *w);
-        let known = self
-            .recent
-            .iter()
-            .chain(&self.pending)
-            .copied()
-            .enumerate()
-            .filter(stays)
-            .map(|(_, w)| w);
-        let mut chosen: Vec<u32> = known.filter(fits).take(count).collect();
-        let new = self.take_new_windows(peer, have, count - chosen.len());
-        chosen.extend(&new);
-        (chosen, new)
-    }
-
-    /// Whether a window has pieces to suggest to the peer.
-    fn is_suggestable(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
-        self.unrequested(peer, have, window) != 0 && !peer.suggested.contains(&window)
-    }
-
-    /// Whether a window continues the peer's windows, or a window in memory follows it. A libtorrent peer that is told
-    /// of an isolated window also takes the windows around it, which no other peer wants now.
-    fn is_in_order(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
-        self.continues_peer(peer, have, window) || self.listed.contains(window + 1)
-    }
-
-    /// Whether this is a next window of the peer: the peer has the window before it, requested it, or was told of it.
-    fn continues_peer(&self, peer: &Peer, have: Have<'_>, window: u32) -> bool {
-        let before = window.checked_sub(1);
-        before.is_none_or(|before| peer.knows_window(before) || !self.lacks_window(have, before))
-    }
-
-    /// The next windows of the scan that the peer lacks and that were suggested to no peer: after the peer's last
-    /// window, otherwise at the position of the scan.
-    fn take_new_windows(&mut self, peer: &mut Peer, have: Have<'_>, count: usize) -> Vec<u32> {
-        let windows = self.pieces.div_ceil(self.per_window);
-        let mut taken = Vec::new();
-        let next = peer.next_window;
-        let continues =
-            next < windows && !self.listed.contains(next) && self.is_suggestable(peer, have, next);
-        let mut at = if continues { next } else { self.next_window };
-        let mut left = MAX_SEARCH.min(windows);
-        while left > 0 && taken.len() < count {
-            if at >= windows {
-                at = 0;
-            }
-            let end = windows.min(at.saturating_add(left));
-            let found = self.next_unlisted(have, at, end);
-            let next = found.map_or(end, |window| window + 1);
-            left -= next - at;
-            at = next;
-            if let Some(window) = found
-                && self.is_suggestable(peer, have, window)
-            {
-                self.listed.insert(window);
-                taken.push(window);
-            }
-        }
-        if let Some(last) = taken.last() {
-            peer.next_window = last + 1;
-            self.next_window = last + 1;
-        }
-        taken
-    }
-
-    /// The first window from `from` on, below `end`, that is not listed and that the peer lacks.
-    fn next_unlisted(&self, have: Have<'_>, from: u32, end: u32) -> Option<u32> {
-        let mut at = from;
-        loop {
-            #[cfg(test)]
-            self.searched.set(self.searched.get() + 1);
-            at = self.listed.next_absent(at, end)?;
-            let pieces = self.pieces_of(at).start..self.pieces_of(end - 1).end;
-            let lacking = have.next_missing(pieces.start, pieces.end)? / self.per_window;
-            if lacking == at {
-                return Some(at);
-            }
-            at = lacking;
-        }
     }
 
     /// Records that a window comes into memory, which evicts the oldest.
