@@ -66,11 +66,12 @@ mod tests {
     };
 
     use super::*;
+    use crate::memory::Mark;
 
     const BUDGET: usize = 1 << 20;
-    const ABOVE: usize = BUDGET / 2 + 1;
-    const BETWEEN: usize = BUDGET / 2;
-    const BELOW: usize = BUDGET / 8 * 3;
+    const ABOVE: usize = Mark::Wait.of(BUDGET) + 1;
+    const BETWEEN: usize = Mark::Wait.of(BUDGET);
+    const BELOW: usize = Mark::Pack.of(BUDGET);
 
     /// Storage with sealed bytes, and the peers that it woke.
     struct Storage {
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_waits_above_half_of_the_budget_until_the_drain_below_three_eighths() {
+    fn a_peer_waits_above_the_wait_mark_until_the_drain_to_the_pack_mark() {
         let storage = Storage::new(BETWEEN);
         assert!(!storage.write(1));
         storage.drain_to(ABOVE);
