@@ -27,6 +27,7 @@ fn from_text(text: &str) -> Error {
         FailureKind::NotFound => Error::new(Kind::NotFound, "the torrent is not in the session"),
         FailureKind::AlreadyExists => {
             Error::new(Kind::AlreadyExists, "the torrent is in the session already")
+                .hint("another import or seeding has it: stop that, or wait until it ends")
         }
         FailureKind::Unavailable => Error::new(Kind::Unavailable, "libtorrent cannot do this now"),
         FailureKind::InvalidInput => {
