@@ -65,6 +65,7 @@ impl Kind {
         matches!(self, Self::NotFound | Self::Corrupt)
     }
 
+    // ANCHOR: exit_code
     /// The exit code of the program when this error ended it.
     #[must_use]
     pub fn exit_code(self) -> u8 {
@@ -80,6 +81,7 @@ impl Kind {
             Self::Corrupt => 32,
         }
     }
+    // ANCHOR_END: exit_code
 
     /// The HTTP status for this kind, when no more specific one applies.
     #[must_use]

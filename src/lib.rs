@@ -24,6 +24,8 @@
 //! # }
 //! ```
 //!
+//! The Download Book (`docs/book`) explains how all of it works, and why it is built so.
+//!
 //! # Features
 //! All are on by default. A program that embeds bae turns them off with `default-features = false`.
 //! - `cli`: the program `bae`: arguments, progress bars, logging to the terminal.

@@ -109,6 +109,7 @@ pub async fn list_all(backend: &dyn StorageBackend, prefix: &str) -> Result<Vec<
 /// kind is retryable if and only if the failure may pass without a change by the user.
 #[async_trait]
 pub trait StorageBackend: Send + Sync + fmt::Debug {
+    // ANCHOR: put
     /// Stores `payload` under `key`. `Ok` means durable: the object survives a crash of this machine.
     ///
     /// Two puts of the same bytes store one object, and both succeed. A put of other bytes under an existing key may
@@ -118,6 +119,7 @@ pub trait StorageBackend: Send + Sync + fmt::Debug {
     /// `NoSpace`, `PermissionDenied`, or a retryable kind. After an error the key holds either the whole object or
     /// nothing.
     async fn put(&self, key: &Key, payload: Payload) -> Result<()>;
+    // ANCHOR_END: put
 
     /// Returns the bytes of `range`, exactly as many as the range is long.
     ///

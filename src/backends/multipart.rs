@@ -49,12 +49,14 @@ pub enum CopySupport {
     Ranges { min_part: u64 },
 }
 
+// ANCHOR: layout
 /// Length of an object that is made part by part, and of each part except the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UploadLayout {
     pub len: u64,
     pub part_len: u64,
 }
+// ANCHOR_END: layout
 
 impl UploadLayout {
     /// S3's limit on the parts of one upload.

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use crate::{storage::RangeSet, units::MIB};
 
+// ANCHOR: run
 /// A worker's run, until it is written to its end or given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(u64);
@@ -23,6 +24,7 @@ struct Run {
     /// The server has accepted the request.
     accepted: bool,
 }
+// ANCHOR_END: run
 
 /// How holes are split into runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +180,7 @@ impl RangeScheduler {
         *self.max_run.get_or_insert(if two_rounds { half } else { u64::MAX })
     }
 
+    // ANCHOR: steal
     fn steal(&mut self) -> Option<Range<u64>> {
         let remaining = |run: &Run| run.end - run.granted;
         let victim = self.runs.values_mut().max_by_key(|run| remaining(run))?;
@@ -196,6 +199,7 @@ impl RangeScheduler {
         victim.end = middle;
         Some(stolen)
     }
+    // ANCHOR_END: steal
 
     /// Records that the server has accepted the request for the run.
     pub fn accepted(&mut self, id: RunId) {

@@ -21,6 +21,7 @@ const FORMAT: u64 = 1;
 /// Maximum length of a state file in bytes: about a million ranges.
 const MAX_LEN: u64 = 64 << 20;
 
+// ANCHOR: resume_state
 /// The state of an incomplete file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +35,7 @@ pub(super) struct ResumeState {
     /// The ranges present, as positions of the file, half-open.
     done: Vec<(u64, u64)>,
 }
+// ANCHOR_END: resume_state
 
 impl ResumeState {
     pub(super) fn new(

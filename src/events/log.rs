@@ -50,6 +50,7 @@ pub struct LoggedEvent {
     pub event: Arc<Event>,
 }
 
+// ANCHOR: lagged
 /// Events were removed from the log before the reader got to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lagged {
@@ -58,6 +59,7 @@ pub struct Lagged {
     /// The number at which the reader continues.
     pub next: u64,
 }
+// ANCHOR_END: lagged
 
 /// The log of one engine. Clones share it.
 #[derive(Debug, Clone)]

@@ -45,6 +45,7 @@ pub(super) const COUNT: usize = 6;
 /// - `Sends` 8: two peers with libtorrent's send buffer of 8 MiB each, with the default.
 /// - `Readers` 8, `Bodies` 2.
 /// - `Incoming` 2: peers may still be reading blocks of an import that has ended.
+// ANCHOR: table
 const TABLE: [(Share, Lengths); COUNT] = [
     (Share::Incoming, Lengths { importing: 46, serving: 2 }),
     (Share::Sends, Lengths { importing: 3, serving: 8 }),
@@ -53,6 +54,7 @@ const TABLE: [(Share, Lengths); COUNT] = [
     (Share::Readers, Lengths { importing: 5, serving: 8 }),
     (Share::Bodies, Lengths { importing: 2, serving: 2 }),
 ];
+// ANCHOR_END: table
 
 /// The lengths of one share in the two allocations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

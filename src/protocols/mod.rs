@@ -106,6 +106,7 @@ impl RemoteFile {
         }
     }
 
+    // ANCHOR: same_version
     /// Whether `other` is provably the same version: equal lengths, and either equal validators or equal dates with a
     /// known length. The date counts because servers behind one host name may send different ETags for the same file.
     #[must_use]
@@ -114,6 +115,7 @@ impl RemoteFile {
         let date = self.modified.is_some() && self.modified == other.modified;
         self.len == other.len && (validator || date && self.len.is_some())
     }
+    // ANCHOR_END: same_version
 }
 
 impl fmt::Debug for RemoteFile {
@@ -155,6 +157,7 @@ pub async fn next_bytes(stream: &mut ByteStream) -> Option<Result<Bytes>> {
     std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await
 }
 
+// ANCHOR: validator
 /// Identifies a version of a file by metadata of the server. An interrupted download is resumed only if the validator
 /// is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -165,6 +168,7 @@ pub enum Validator {
     /// The modification date as the server writes it, and the length in bytes.
     Modified(String, u64),
 }
+// ANCHOR_END: validator
 
 /// A checksum of a whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,6 +257,7 @@ pub trait Protocol: Send + Sync + fmt::Debug {
         Ok(FirstResponse { target: self.probe(url).await?, body: None })
     }
 
+    // ANCHOR: open
     /// Opens `range` of a file that was probed before. The stream contains exactly these bytes in order, or fewer and
     /// then an error. An `end` of `None` means the end of the file. `Ok` means that the server has agreed to send this
     /// range of this version: if `remote.validator` is set, another version is never accepted.
@@ -265,6 +270,7 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// `Changed` if the version differs from the probed one; `Unsupported` if `range` does not start at 0 and the
     /// server sends only whole files; otherwise as [`Protocol::probe`].
     async fn open(&self, remote: &RemoteFile, range: RangeRequest) -> Result<ByteStream>;
+    // ANCHOR_END: open
 
     /// Ranges that begin and end at multiples of this many bytes are cheaper than others. At least 1.
     fn range_grain(&self) -> u64 {

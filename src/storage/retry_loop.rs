@@ -31,6 +31,7 @@ const MAX_TRIES: u32 = 5;
 /// How long a failure that may pass is retried. A used-up daily quota takes a day.
 const MAX_PAUSE: Duration = Duration::from_secs(48 * 3600);
 
+// ANCHOR: is_permanent
 /// Whether waiting cannot help against a failure of the catalog or of the storage (`remote`, or a local folder).
 fn is_permanent(error: &Error, remote: bool) -> bool {
     match error.kind() {
@@ -53,6 +54,7 @@ fn is_permanent(error: &Error, remote: bool) -> bool {
         | Kind::Internal => true,
     }
 }
+// ANCHOR_END: is_permanent
 
 /// The state that the failures of one import's uploads share.
 pub(in crate::storage) struct FailureTracker {

@@ -45,6 +45,7 @@ impl Engine {
     }
 }
 
+// ANCHOR: drive
 async fn drive(ending: Ending, stopping: CancellationToken, attempt: impl Attempt) {
     let running = &ending.running;
     let mut attempt = attempt;
@@ -61,6 +62,7 @@ async fn drive(ending: Ending, stopping: CancellationToken, attempt: impl Attemp
     drop(attempt);
     ending.end(result);
 }
+// ANCHOR_END: drive
 
 /// Ends the import, also when its task panics.
 struct Ending {

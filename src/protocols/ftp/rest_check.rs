@@ -40,11 +40,13 @@ impl Session {
         if verified.covers(start) {
             return Ok(true);
         }
+        // ANCHOR: rest_check
         let works = match self.start_transfer("RETR", path, len - 1).await? {
             CommandOutcome::Accepted(transfer) => self.count_bytes(transfer, 2).await? == 1,
             CommandOutcome::Refused(refusal) if refusal.is_reply_to("REST") => false,
             CommandOutcome::Refused(refusal) => return Err(Error::from(refusal)),
         };
+        // ANCHOR_END: rest_check
         match works {
             true => verified.max_verified = verified.max_verified.max(Some(len - 1)),
             false => *facts.supports_rest.lock() = Some(false),

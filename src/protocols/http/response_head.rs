@@ -122,6 +122,7 @@ impl<'a> ResponseHead<'a> {
         conditional: bool,
     ) -> Result<BodyContent> {
         self.check_transfer_coding(&remote.url)?;
+        // ANCHOR: check_range
         match self.status.as_u16() {
             206 => self.check_part(range, remote, conditional),
             200 | 203 if !self.is_whole() => {
@@ -134,6 +135,7 @@ impl<'a> ResponseHead<'a> {
             416 => Err(too_short_error(remote, remote.len.unwrap_or(0))),
             _ => Err(status_error(&remote.url, self.status, self.headers)),
         }
+        // ANCHOR_END: check_range
     }
 
     fn check_part(

@@ -19,6 +19,7 @@ use crate::{
     protocols::ByteStream,
 };
 
+// ANCHOR: windows
 /// Length of one read in bytes. Servers may shorten longer reads, but all answer this length.
 const READ_LEN: u32 = 32 << 10;
 /// Reads in flight of a new stream.
@@ -29,6 +30,7 @@ const MAX_WINDOW: usize = 128;
 const MAX_TOTAL_WINDOW: usize = 256;
 /// Minimum reads in flight of a stream, however many streams there are.
 const MIN_WINDOW: usize = 16;
+// ANCHOR_END: windows
 
 /// A read and its answer.
 struct ReadAnswer {

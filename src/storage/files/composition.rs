@@ -112,6 +112,7 @@ fn compose_with_unit(
     Composition { layout, parts }
 }
 
+// ANCHOR: part_len
 /// The smallest multiple of `unit` that the storage accepts as a part, or more where there would be too many parts.
 fn part_len(len: u64, limits: &CompositionLimits, unit: u64) -> u64 {
     let min_len = match limits.capabilities.copy {
@@ -124,6 +125,7 @@ fn part_len(len: u64, limits: &CompositionLimits, unit: u64) -> u64 {
     let min_len = min_len.max(len.div_ceil(UploadLayout::MAX_PARTS)).max(1);
     min_len.div_ceil(unit).saturating_mul(unit)
 }
+// ANCHOR_END: part_len
 
 fn copy_source(
     run: &StoredRun,

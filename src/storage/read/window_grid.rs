@@ -30,12 +30,14 @@ impl WindowGrid {
         Self { unit: None, window: WINDOW, len }
     }
 
+    // ANCHOR: of_pieces
     /// For an import of `len` bytes in pieces of `piece_len`, which are verified. One GET should read at least
     /// `min_len` bytes.
     pub(in crate::storage) fn of_pieces(len: u64, piece_len: u64, min_len: u64) -> Self {
         let unit = piece_len.max(1);
         Self { unit: Some(unit), window: unit * min_len.max(1).div_ceil(unit), len }
     }
+    // ANCHOR_END: of_pieces
 
     /// The window that contains `pos`.
     pub(in crate::storage) fn window(&self, pos: u64) -> Range<u64> {

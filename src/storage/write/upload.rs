@@ -133,6 +133,7 @@ impl Uploader {
         let payload = self.store.pending_payload(&plan.runs);
         let len = payload.len();
         let catalog = &self.catalog;
+        // ANCHOR: three_steps
         let object = retry.until_ok(|| self.intend(&plan, len)).await;
         let key = Key::new(&object.key).expect("the catalog stores only valid keys");
         let span = tracing::info_span!("upload", object = %key, len);
@@ -140,6 +141,7 @@ impl Uploader {
         retry.until_ok(|| backend.put(&key, payload.clone())).instrument(span).await;
         let extents = extents(&plan.runs, object.num);
         retry.until_ok(|| catalog.commit_object(object.num, extents.clone())).await;
+        // ANCHOR_END: three_steps
         drop(payload);
         if let (Role::File, Some(direct)) = (object.role, &self.direct) {
             direct.mark_stored(&object);

@@ -77,11 +77,13 @@ impl Marks {
         held.saturating_sub(self.hard())
     }
 
+    // ANCHOR: must_wait
     /// Whether sending peers must wait, given whether they wait already.
     #[must_use]
     pub fn must_wait(self, sealed: usize, waiting: bool) -> bool {
         sealed > self.at(if waiting { Mark::Pack } else { Mark::Wait })
     }
+    // ANCHOR_END: must_wait
 
     #[must_use]
     pub fn limits(self, s: Sample) -> SessionLimits {
@@ -97,6 +99,7 @@ impl Marks {
         u32::try_from(requests).unwrap_or(u32::MAX)
     }
 
+    // ANCHOR: download_limit
     fn download_limit(self, s: Sample) -> Option<u64> {
         let (low, high) = (self.at(Mark::Wait), self.hard());
         if s.held <= low || s.in_flight < self.at(Mark::Uploading) {
@@ -107,6 +110,7 @@ impl Marks {
         let percent = 110 - 40 * above / ((high - low) as u64).max(1);
         Some((s.drain_rate.saturating_mul(percent) / 100).max(MIN_RATE))
     }
+    // ANCHOR_END: download_limit
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl FileNode {
             let (links, lens) = (node.links.len(), unixfs.block_lens.len());
             return Err(invalid(cid, &format!("it has {links} links and {lens} lengths")));
         }
+        // ANCHOR: parts
         let mut position = unixfs.data.len() as u64;
         let mut parts = Vec::with_capacity(node.links.len());
         for (link, len) in node.links.into_iter().zip(unixfs.block_lens) {
@@ -104,6 +105,7 @@ impl FileNode {
             return Err(invalid(cid, &text));
         }
         Ok(Self { inline: unixfs.data, parts, len: position })
+        // ANCHOR_END: parts
     }
 }
 

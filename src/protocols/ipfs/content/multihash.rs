@@ -88,6 +88,7 @@ impl Multihash {
         Ok(())
     }
 
+    // ANCHOR: verifies
     /// Whether `block` has this hash. `false` for an unsupported hash function.
     #[must_use]
     pub(in crate::protocols::ipfs) fn verifies(&self, block: &[u8]) -> bool {
@@ -112,6 +113,7 @@ impl Multihash {
             _ => false,
         }
     }
+    // ANCHOR_END: verifies
 }
 
 impl fmt::Debug for Multihash {

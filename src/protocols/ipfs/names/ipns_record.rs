@@ -76,6 +76,7 @@ fn refused(reason: &str) -> Error {
     Error::new(Kind::Corrupt, format!("the IPNS record is not valid: {reason}"))
 }
 
+// ANCHOR: verify_signature
 /// The key comes from the name or the record, and its multihash is the name.
 fn verify_signature(
     name: &IpnsName,
@@ -93,6 +94,7 @@ fn verify_signature(
         false => Err(refused("its signature is wrong")),
     }
 }
+// ANCHOR_END: verify_signature
 
 /// The values in the signed data.
 struct SignedValues {
