@@ -158,6 +158,22 @@ fn every_included_part_of_the_source_exists_and_every_anchor_is_used() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The texts of errors that the troubleshooting guide quotes are those of the source. `…` stands for a part that varies.
+#[test]
+fn quoted_errors_are_texts_of_the_source() {
+    let guide = fs::read_to_string(root().join("docs/book/troubleshooting.md")).unwrap();
+    let (mut files, mut source) = (Vec::new(), String::new());
+    collect_sources(&root().join("src"), &mut files);
+    files.iter().for_each(|file| source.push_str(&fs::read_to_string(file).unwrap()));
+    let symptoms = guide.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let quoted = symptoms.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let quoted: Vec<_> = quoted.filter(|text| text.contains(' ')).collect();
+    assert!(quoted.len() > 5, "only {quoted:?} were found");
+    let parts = quoted.iter().flat_map(|text| text.split('…')).map(str::trim);
+    let missing: Vec<_> = parts.filter(|part| !source.contains(part)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// A path in inline code that begins with a folder of the repository is one of a file.
 #[test]
 fn chapters_name_files_that_exist() {
