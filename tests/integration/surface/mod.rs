@@ -3,8 +3,8 @@
 //! The other rooms test what happens to bytes. Here a run is short, and its stdout, stderr and code are the result.
 
 mod bad_input;
-mod book;
 mod cli;
+mod documentation;
 mod dry_run;
 mod dry_run_url;
 mod export;

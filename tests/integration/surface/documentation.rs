@@ -1,5 +1,5 @@
-//! The Download Book (`docs/book`), as far as it can be checked without mdbook: every page is in it, every included
-//! part of a source file exists, and every link leads to a page and a heading.
+//! The pages of `docs`, which are the Download Book, as far as they can be checked without mdbook: every page is in the
+//! book, every included part of a source file exists, and every link leads to a page and a heading.
 
 use std::{
     collections::{BTreeSet, HashSet},
