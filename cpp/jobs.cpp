@@ -73,10 +73,12 @@ void DiskState::close() {
     m_woken.clear();
 }
 
+// ANCHOR: destructor
 template <typename Completion> job<Completion>::~job() {
     if (m_completion)
         fail(DiskError::Aborted);
 }
+// ANCHOR_END: destructor
 
 template <typename Completion> void job<Completion>::fail(DiskError code) {
     if (!m_completion)

@@ -115,7 +115,7 @@ fn every_page_is_in_the_summary_of_the_book() {
     let mut expected = pages(&docs);
     expected.remove(&summary);
     let missing: Vec<_> = expected.difference(&listed).collect();
-    assert!(missing.is_empty(), "add to docs/SUMMARY.md: {missing:#?}");
+    assert!(missing.is_empty(), "run scripts/book summary; not in docs/SUMMARY.md: {missing:#?}");
 }
 
 /// The parts of source files that a page includes: file and anchor.
