@@ -30,7 +30,6 @@ impl ReadBuf {
     }
 }
 
-// ANCHOR: guarded
 /// Runs `call`; a panic becomes a log line and `fallback`.
 fn guarded<R>(what: &'static str, fallback: impl FnOnce() -> R, call: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
@@ -38,7 +37,6 @@ fn guarded<R>(what: &'static str, fallback: impl FnOnce() -> R, call: impl FnOnc
         fallback()
     })
 }
-// ANCHOR_END: guarded
 
 fn nothing() {}
 
