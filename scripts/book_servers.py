@@ -3,14 +3,14 @@
 It makes the files in DIR, starts the servers, writes one line to standard output when all of them answer, and stops
 them when standard input closes. Everything is the same in each run: contents, addresses, passwords.
 
-    http://127.0.7.1:8080/               files, with ranges and strong tags
-    http://127.0.7.1:8080/cut/NAME       the first answer ends after 3 MiB, all later ones are complete (again with ?2)
-    http://127.0.7.1:8080/replaced/NAME  as /cut/, and from then on the file has another version
-    http://127.0.7.1:8081/               an IPFS gateway that has NAME as one block
-    http://127.0.7.1:8082/               a gateway that changes one byte of it
-    ftp://127.0.7.1:2121/ sftp://127.0.7.1:2222/ dav://127.0.7.1:8090/    user bob, password secret
-    127.0.7.1:6881                       a libtorrent seeder of album.torrent
-    http://127.0.7.1:8333/               an S3 server with the bucket music
+    http://127.0.7.1:7080/               files, with ranges and strong tags
+    http://127.0.7.1:7080/cut/NAME       the first answer ends after 3 MiB, all later ones are complete (again with ?2)
+    http://127.0.7.1:7080/replaced/NAME  as /cut/, and from then on the file has another version
+    http://127.0.7.1:7081/               an IPFS gateway that has NAME as one block
+    http://127.0.7.1:7082/               a gateway that changes one byte of it
+    ftp://127.0.7.1:7021/ sftp://127.0.7.1:7022/ dav://127.0.7.1:7090/    user bob, password secret
+    127.0.7.1:7881                       a libtorrent seeder of album.torrent
+    http://127.0.7.1:7333/               an S3 server with the bucket music
 """
 
 import base64
@@ -179,12 +179,12 @@ def start_s3(folder, log):
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     child = start(
         log, tool("weed"), f"-logdir={folder}", "server", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}", "-s3",
-        f"-s3.config={folder}/s3.json", "-s3.port=8333", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.port=9333",
-        "-volume.port=9340", "-filer.port=8888", f"-s3.localSocket={folder}/s3.sock",
+        f"-s3.config={folder}/s3.json", "-s3.port=7333", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.port=7334",
+        "-volume.port=7340", "-filer.port=7350", f"-s3.localSocket={folder}/s3.sock",
         f"-filer.localSocket={folder}/filer.sock", "-master.volumeSizeLimitMB=64", "-volume.max=20")
-    wait_for(8333, child)
+    wait_for(7333, child)
     bucket = ["curl", "-s", "--max-time", "5", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "book:book-secret",
-              "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", f"http://{HOST}:8333/music"]
+              "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", f"http://{HOST}:7333/music"]
     for _ in range(300):
         if subprocess.run(bucket, capture_output=True, text=True).stdout == "200":
             return
@@ -200,11 +200,11 @@ def main():
     Files.root = files
     note = (files / "note.txt").read_bytes()
     Gateway.blocks[cid_of(note)] = note
-    serve(Files, 8080)
-    serve(Gateway, 8081)
-    serve(LyingGateway, 8082)
+    serve(Files, 7080)
+    serve(Gateway, 7081)
+    serve(LyingGateway, 7082)
     with open(root / "servers.log", "wb") as log:
-        for kind, port in (("ftp", 2121), ("sftp", 2222), ("webdav", 8090)):
+        for kind, port in (("ftp", 7021), ("sftp", 7022), ("webdav", 7090)):
             command = [tool("rclone"), "serve", kind, str(files), "--addr", f"{HOST}:{port}", "--user", "bob",
                        "--pass", "secret", "--cache-dir", str(root / "rclone")]
             command += ["--passive-port", "30400-30450"] if kind == "ftp" else []
@@ -214,8 +214,8 @@ def main():
         subprocess.run([tool("mktorrent"), "-d", "-l", "18", "-o", torrent, files / "music"], check=True,
                        stdout=log)
         seeder = start(log, SYSTEM_PYTHON, "-W", "ignore", support / "ltpeer.py", "seed", torrent, files,
-                       "--listen", f"{HOST}:6881")
-        wait_for(6881, seeder)
+                       "--listen", f"{HOST}:7881")
+        wait_for(7881, seeder)
         start_s3(root / "s3", log)
         print("ready", flush=True)
         sys.stdin.read()
