@@ -141,8 +141,8 @@ impl Uploader {
         retry.until_ok(|| backend.put(&key, payload.clone())).instrument(span).await;
         let extents = extents(&plan.runs, object.num);
         retry.until_ok(|| catalog.commit_object(object.num, extents.clone())).await;
-        // ANCHOR_END: three_steps
         drop(payload);
+        // ANCHOR_END: three_steps
         if let (Role::File, Some(direct)) = (object.role, &self.direct) {
             direct.mark_stored(&object);
         }
