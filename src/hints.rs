@@ -91,6 +91,8 @@ named! {
         /// Name of one of several downloaded files.
         ItemName = "out",
         Memory = "memory",
+        /// Keep the list and segments of a stream as files.
+        MirrorStream = "mirror",
         Netrc = "netrc",
         /// Folder of downloaded files.
         OutFolder = "dir",
@@ -111,6 +113,8 @@ named! {
         /// The files to import.
         Select = "select",
         Storage = "storage",
+        /// Language of the subtitles to fetch.
+        Subtitles = "subtitles",
         Timeout = "timeout",
         /// User of a login.
         User = "user",

@@ -230,7 +230,7 @@ impl FileDownload {
             Kind::Changed => !has_bytes,
             _ => false,
         };
-        if !helps || !self.is_whole_file() {
+        if !helps || !self.is_whole_file() || self.shared.source.stream().is_some() {
             return Err(error);
         }
         let mirror = &self.shared.source.mirrors()[0];

@@ -1,7 +1,12 @@
 //! Downloads a file in one pass from its first byte, when the server supports no ranges or does not even send a length.
 //! After a failure the pass starts over.
 
-use std::ops::Range;
+use std::{
+    future::Future,
+    ops::Range,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +19,12 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     memory::Share,
-    protocols::{ByteStream, RangeRequest, next_bytes},
+    protocols::{ByteStream, RangeRequest, SegmentedFile, next_bytes},
     storage::RangeSet,
 };
+
+/// Time for the segments in flight when a recording is stopped.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl FileDownload {
     /// `first` is the stream of the first pass, if the first request has opened it.
@@ -27,13 +35,9 @@ impl FileDownload {
     ) -> Result<u64> {
         let mut is_retry = false;
         loop {
-            let pass = self.run_pass(first.take(), is_retry);
-            let error = tokio::select! {
-                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
-                done = pass => match done {
-                    Ok(len) => return Ok(len),
-                    Err(error) => error,
-                },
+            let error = match self.run_pass_until_stopped(first.take(), is_retry, cancel).await {
+                Ok(len) => return Ok(len),
+                Err(error) => error,
             };
             // The bytes of a broken pass are useless without the rest, so they do not count as progress.
             if !error.kind().is_retryable() || !self.tries.allows_retry(&error, 0) {
@@ -45,6 +49,23 @@ impl FileDownload {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 () = self.tries.wait() => {}
             }
+        }
+    }
+
+    async fn run_pass_until_stopped(
+        &mut self,
+        first: Option<ByteStream>,
+        is_retry: bool,
+        cancel: &CancellationToken,
+    ) -> Result<u64> {
+        let live = self.shared.source.live_stream();
+        let mut pass = pin!(self.run_pass(first, is_retry));
+        tokio::select! {
+            () = cancel.cancelled() => match live {
+                Some(stream) => finish_recording(&stream, pass).await,
+                None => Err(Error::new(Kind::Cancelled, "stopped")),
+            },
+            done = &mut pass => done,
         }
     }
 
@@ -135,6 +156,16 @@ impl FileDownload {
         self.shared.scheduler.lock().wrote(id, len);
         Ok(len)
     }
+}
+
+/// Ends the recording of a live stream on request: the segments that are in flight are its last ones.
+async fn finish_recording(
+    stream: &SegmentedFile,
+    pass: Pin<&mut impl Future<Output = Result<u64>>>,
+) -> Result<u64> {
+    stream.finish();
+    let stopped = |_| Err(Error::new(Kind::Cancelled, "stopped"));
+    tokio::time::timeout(FINISH_TIMEOUT, pass).await.unwrap_or_else(stopped)
 }
 
 /// Passes the wanted range of a stream that starts at byte 0 of the file.

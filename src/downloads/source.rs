@@ -10,8 +10,8 @@ use super::file_download::Tries;
 use crate::{
     error::{Error, Kind, Result},
     protocols::{
-        ByteStream, Digest, FirstResponse, Protocol, RangeRequest, RemoteFile, UrlTarget,
-        Validator, display_url,
+        ByteStream, Digest, FirstResponse, Protocol, RangeRequest, RemoteFile, SegmentedFile,
+        UrlTarget, Validator, display_url,
     },
 };
 
@@ -96,7 +96,9 @@ impl Mirror {
     /// Whether an error may only mean that the target of a redirect has expired.
     pub(super) fn may_have_moved(&self, error: &Error) -> bool {
         let remote = self.remote.read();
-        remote.url != remote.requested_url
+        // A stream fetches its list again by itself.
+        remote.segments.is_none()
+            && remote.url != remote.requested_url
             && matches!(
                 error.kind(),
                 Kind::NotFound | Kind::PermissionDenied | Kind::Unauthenticated | Kind::Unsupported
@@ -197,6 +199,17 @@ impl DownloadSource {
     #[must_use]
     pub fn range_grain(&self) -> u64 {
         self.mirrors.iter().map(|mirror| mirror.protocol.range_grain()).max().unwrap_or(1)
+    }
+
+    /// The stream that the file is made of.
+    #[must_use]
+    pub fn stream(&self) -> Option<Arc<SegmentedFile>> {
+        self.mirrors[0].remote.read().segments.clone()
+    }
+
+    /// The stream, if it is live.
+    pub(super) fn live_stream(&self) -> Option<Arc<SegmentedFile>> {
+        self.stream().filter(|stream| stream.is_live())
     }
 
     /// The validators of all mirrors that send one.

@@ -50,7 +50,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     estimate::{DriveLoad, Estimate, estimate},
-    get::{GetItem, GetOptions, Getter},
+    get::{GetItem, GetOptions, GetPreview, Getter},
     maintain::adopt::{AdoptRequest, AdoptSummary, MissingFile},
     running::{ImportHandle, ImportSettings, RunningState, SeedHandle, SeedProgress},
     serve::{

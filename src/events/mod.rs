@@ -171,7 +171,7 @@ pub struct Fetching {
 }
 
 /// Summary of a file; the last line about it in `--json` output.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FetchedFile {
     pub url: String,
     pub path: String,
@@ -181,6 +181,20 @@ pub struct FetchedFile {
     pub downloaded: u64,
     /// Checksums that were verified, like `sha-256=…`.
     pub checked: Vec<String>,
+    /// Segments of a stream that the server does not have, and that were left out on request.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+    /// Segments of a live stream that were not fetched in time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: u64,
+    /// Segments that the list of a stream declares as missing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gaps: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -487,6 +501,7 @@ mod tests {
             seconds: 0.5,
             downloaded: 3,
             checked: vec!["sha-256=00".into()],
+            ..FetchedFile::default()
         }
     }
 

@@ -26,6 +26,11 @@ pub trait ConformanceTarget: Send + Sync + fmt::Debug {
     /// Whether the protocol has folders.
     fn has_folders(&self) -> bool;
 
+    /// Whether a file may be empty. A stream without segments is an error.
+    fn has_empty_files(&self) -> bool {
+        true
+    }
+
     /// The same folder with credentials that the server must reject: the password [`WRONG_PASSWORD`] or an unknown key.
     /// `None` if the server accepts every login.
     fn with_wrong_login(&self) -> Option<TargetAccess>;
@@ -81,7 +86,9 @@ pub async fn check(protocol: &dyn Protocol, target: &dyn ConformanceTarget) {
     let suite = Suite { protocol, target };
     suite.describes_a_file().await;
     suite.returns_exact_ranges().await;
-    suite.returns_an_empty_file().await;
+    if target.has_empty_files() {
+        suite.returns_an_empty_file().await;
+    }
     suite.reports_missing_files().await;
     suite.accepts_special_file_names().await;
     suite.detects_changed_files().await;

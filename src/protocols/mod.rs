@@ -12,11 +12,13 @@
 
 #[doc(hidden)]
 pub mod conformance;
+mod dash;
 mod date;
 mod dial;
 mod folder_walk;
 #[cfg(feature = "ftp")]
 mod ftp;
+mod hls;
 mod http;
 mod ipfs;
 mod listing;
@@ -27,14 +29,16 @@ mod password_source;
 mod public_addresses;
 mod registry;
 mod s3;
+mod segments;
 #[cfg(feature = "sftp")]
 mod sftp;
 mod timeouts;
 mod tls;
 mod url_paths;
+mod web;
 mod webdav;
 
-use std::{fmt, ops::Range, pin::Pin, time::SystemTime};
+use std::{fmt, ops::Range, pin::Pin, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -53,6 +57,7 @@ pub use options::{CustomProtocols, FetchOptions, HostKeyPolicy, Login, OutgoingO
 pub use password_source::{PasswordPrompt, PasswordSource};
 pub use public_addresses::{has_private_host, is_public_address};
 pub use registry::Protocols;
+pub use segments::{Rendition, SegmentedFile, StreamOptions, StreamSummary, Traits};
 pub use url_paths::url_error_reason;
 
 /// The bytes of a range, in order. An error is the last item.
@@ -86,6 +91,8 @@ pub struct RemoteFile {
     pub modified: Option<SystemTime>,
     /// Permission bits of the file, where the protocol has them.
     pub mode: Option<u32>,
+    /// The segments that the file is made of, if it is a stream.
+    pub segments: Option<Arc<SegmentedFile>>,
 }
 
 impl RemoteFile {
@@ -103,6 +110,7 @@ impl RemoteFile {
             name: None,
             modified: None,
             mode: None,
+            segments: None,
         }
     }
 
@@ -255,6 +263,14 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// As [`Protocol::probe`].
     async fn probe_with_body(&self, url: &Url) -> Result<FirstResponse> {
         Ok(FirstResponse { target: self.probe(url).await?, body: None })
+    }
+
+    /// The renditions of the stream at `url`, among which [`Protocol::probe`] chooses. Empty for everything else.
+    ///
+    /// # Errors
+    /// As [`Protocol::probe`].
+    async fn renditions(&self, _url: &Url) -> Result<Vec<Rendition>> {
+        Ok(Vec::new())
     }
 
     // ANCHOR: open

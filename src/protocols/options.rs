@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Protocol, netrc::Netrc, password_source::PasswordSource};
+use super::{Protocol, StreamOptions, netrc::Netrc, password_source::PasswordSource};
 use crate::config::{IpfsOptions, Proxy, Secret};
 
 /// How to connect to servers. `Default` sets nothing.
@@ -37,6 +37,7 @@ pub struct FetchOptions {
     pub host_keys: HostKeyPolicy,
     pub outgoing: OutgoingOptions,
     pub ipfs: IpfsOptions,
+    pub streams: StreamOptions,
     /// Protocols of the embedding program.
     pub custom: CustomProtocols,
 }

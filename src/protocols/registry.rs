@@ -9,14 +9,14 @@ use url::Url;
 use super::ftp;
 #[cfg(feature = "sftp")]
 use super::sftp;
-use super::{FetchOptions, Http, Protocol, ipfs, s3, webdav};
+use super::{FetchOptions, Http, Protocol, dash, hls, ipfs, s3, web, webdav};
 use crate::error::{Error, Kind, Result};
 
 type Constructor = fn(&Arc<FetchOptions>) -> Result<Arc<dyn Protocol>>;
 
 /// Every scheme with the constructor of its protocol. A new protocol needs its file and one line here.
 const SCHEMES: &[(&[&str], Constructor)] = &[
-    (&["http", "https"], Http::make),
+    (WEB_SCHEMES, Http::make),
     #[cfg(feature = "ftp")]
     (ftp::SCHEMES, ftp::make),
     #[cfg(feature = "sftp")]
@@ -24,7 +24,12 @@ const SCHEMES: &[(&[&str], Constructor)] = &[
     (webdav::SCHEMES, webdav::make),
     (s3::SCHEMES, s3::make),
     (ipfs::SCHEMES, ipfs::make),
+    (hls::SCHEMES, hls::make),
+    (dash::SCHEMES, dash::make),
+    (web::SCHEMES, web::make),
 ];
+/// The schemes of web servers. Their URLs may be those of streams, unless the protocol is given.
+const WEB_SCHEMES: &[&str] = &["http", "https"];
 
 /// The protocols. Each is created on first use and then shared, so that its connections are shared. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -50,10 +55,16 @@ impl Protocols {
     /// # Errors
     /// `Unsupported` for an unknown scheme; the errors of the constructor, for invalid options.
     pub fn for_url(&self, url: &Url, scheme: Option<&str>) -> Result<Arc<dyn Protocol>> {
-        let scheme = scheme.unwrap_or(url.scheme());
-        if let Some(protocol) = self.options.custom.get(scheme) {
+        // A protocol of the embedding program for a web scheme also replaces the recognition of streams.
+        let custom = self.options.custom.get(scheme.unwrap_or(url.scheme()));
+        if let Some(protocol) = custom {
             return Ok(Arc::clone(protocol));
         }
+        let scheme = match scheme {
+            Some(scheme) => scheme,
+            None if WEB_SCHEMES.contains(&url.scheme()) => web::SCHEMES[0],
+            None => url.scheme(),
+        };
         let Some(index) = SCHEMES.iter().position(|(schemes, _)| schemes.contains(&scheme)) else {
             let known: Vec<_> = Self::schemes().collect();
             return Err(Error::new(Kind::Unsupported, format!("unknown scheme {scheme:?}"))

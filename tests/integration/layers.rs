@@ -57,6 +57,10 @@ pub(crate) fn collect_sources(dir: &Path, out: &mut Vec<PathBuf>) {
 /// `mod.rs`, may be used by all and use all.
 const ROOMS: &[(&str, &[&str])] = &[
     ("storage", &["retry_loop", "map", "read", "sweep", "files", "write", "recover", "estimate"]),
+    (
+        "protocols",
+        &["http", "webdav", "ipfs", "segments", "hls", "dash", "web", "registry", "conformance"],
+    ),
     ("torrents", &["metainfo", "picker", "disk", "session", "web_seeds", "download"]),
     (
         "engine",

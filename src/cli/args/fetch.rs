@@ -10,7 +10,7 @@ use clap::{
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{size, with_hint};
+use super::{size, streams::StreamArgs, with_hint};
 use crate::{
     cli::{
         context::Context,
@@ -124,6 +124,8 @@ pub(in crate::cli) struct FetchArgs {
     /// https://cloudflare-dns.com/dns-query]
     #[arg(long, env = "BAE_IPFS_DNS", value_name = "URL")]
     ipfs_dns: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) streams: StreamArgs,
 }
 
 impl FetchArgs {
@@ -161,6 +163,7 @@ impl FetchArgs {
             },
             outgoing: OutgoingOptions::default(),
             ipfs: self.ipfs_options(&context.config.ipfs),
+            streams: self.streams.options(&self.limits()),
             custom: CustomProtocols::default(),
         })
     }

@@ -24,15 +24,15 @@ pub(in crate::cli) struct GetArgs {
     /// Maximum files downloaded at once
     #[arg(short, long, env = "BAE_JOBS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(in crate::cli) jobs: u32,
-    /// Treat all URLs as mirrors of one file
-    #[arg(long, env = "BAE_MIRROR", value_parser = BoolishValueParser::new())]
-    pub(in crate::cli) mirror: bool,
     /// Download only from this byte on, counted from 0
     #[arg(long, env = "BAE_RANGE_START", value_name = "BYTES", value_parser = size)]
     pub(in crate::cli) range_start: Option<ByteSize>,
     /// Download only up to this byte, which is included
     #[arg(long, env = "BAE_RANGE_END", value_name = "BYTES", value_parser = size)]
     pub(in crate::cli) range_end: Option<ByteSize>,
+    /// Only print the files that would be downloaded, and all renditions of a stream
+    #[arg(long, env = "BAE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) dry_run: bool,
     /// Replace an existing file of the same name
     #[arg(long, env = "BAE_OVERWRITE", value_parser = BoolishValueParser::new())]
     pub(in crate::cli) overwrite: bool,

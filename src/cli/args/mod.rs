@@ -7,6 +7,7 @@ pub(super) mod input_file;
 pub(super) mod limit;
 pub(super) mod network;
 pub(super) mod storage;
+pub(super) mod streams;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -13,6 +13,7 @@ use crate::{
     config::{NetworkOptions, prices::Cost},
     engine::{self, Estimate, ImportRequest},
     error::Kind,
+    protocols::Rendition,
     storage::estimate::Requests,
     units::{ByteSize, pluralize},
 };
@@ -106,6 +107,10 @@ fn estimate_lines(estimate: &Estimate) -> Vec<String> {
     }
     let mut lines: Vec<_> =
         fields.iter().map(|(name, value)| format!("{name:<11} {value}")).collect();
+    if !estimate.renditions.is_empty() {
+        lines.push(String::new());
+        lines.extend(rendition_lines(&estimate.renditions));
+    }
     if !estimate.costs.is_empty() {
         lines.push(String::new());
         lines.extend(cost_lines(estimate));
@@ -118,6 +123,15 @@ fn layout_text(layout: LayoutKind) -> &'static str {
         LayoutKind::Files => "whole files, assembled from chunks",
         LayoutKind::Chunks => "chunks",
     }
+}
+
+/// All renditions of a stream. Those that are fetched have an asterisk.
+pub(super) fn rendition_lines(renditions: &[Rendition]) -> Vec<String> {
+    let line = |Rendition { kind, traits, chosen }: &Rendition| {
+        let mark = if *chosen { '*' } else { ' ' };
+        format!("{mark} {kind:<9} {}", sanitize(&traits.to_string()))
+    };
+    renditions.iter().map(line).collect()
 }
 
 fn objects(count: u64) -> String {
@@ -185,6 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         config::prices::{Prices, Usage},
+        protocols::Traits,
         storage::estimate::Tally,
     };
 
@@ -210,6 +225,7 @@ mod tests {
             prices_as_of: &prices.as_of,
             costs: ["aws", "wasabi"].map(|id| prices.provider(id).unwrap().cost(&usage)).to_vec(),
             drive: None,
+            renditions: Vec::new(),
         }
     }
 
@@ -228,6 +244,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
         }
+    }
+
+    #[test]
+    fn chosen_renditions_have_a_mark() {
+        let traits = |height| Traits { height: Some(height), ..Traits::default() };
+        let rendition =
+            |height, chosen| Rendition { kind: "video", traits: traits(height), chosen };
+        let lines = rendition_lines(&[rendition(720, true), rendition(360, false)]);
+        assert_eq!(lines, ["* video     720 lines", "  video     360 lines"]);
     }
 
     #[test]

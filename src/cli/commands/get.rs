@@ -9,10 +9,12 @@ use std::{
     },
 };
 
+use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::estimate::rendition_lines;
 use crate::{
     cli::{
         args::{
@@ -20,14 +22,15 @@ use crate::{
             input_file::{self, ListEntry},
         },
         context::{Context, interrupted},
-        output::{Failure, Output, progress::follow},
+        output::{Failure, Output, progress::follow, sanitize},
     },
     config::Proxy,
     downloads::is_stdout,
-    engine::{GetItem, GetOptions, Getter},
+    engine::{GetItem, GetOptions, GetPreview, Getter},
     error::{Error, Kind, Result},
-    events::EventSink,
-    protocols::url_error_reason,
+    events::{Event, EventSink},
+    protocols::{Rendition, url_error_reason},
+    units::ByteSize,
 };
 
 /// Downloads all items. One failure does not stop the others; the exit code is that of the first item that failed.
@@ -35,6 +38,9 @@ pub(in crate::cli) async fn get(context: Context, args: GetArgs) -> Result<(), F
     let items = items(&context, &args).await?;
     args.fetch.warn_about_user_mismatch(items.iter().flatten().flat_map(|item| &item.urls));
     let getter = Getter::new(get_options(&context, &args).await?);
+    if args.dry_run {
+        return preview_all(context, getter, items).await;
+    }
     let to_stdout = |out: &Path| {
         out == STDOUT || is_stdout(&args.dir.as_deref().unwrap_or(Path::new("")).join(out))
     };
@@ -51,6 +57,48 @@ pub(in crate::cli) async fn get(context: Context, args: GetArgs) -> Result<(), F
             .into()),
         Some(kind) => Err(Failure::Reported(kind)),
     }
+}
+
+#[derive(Serialize)]
+struct RenditionLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    rendition: &'a Rendition,
+}
+
+/// Prints what would be downloaded. The exit code is that of the first item that cannot be.
+async fn preview_all(
+    context: Context,
+    getter: Getter,
+    items: Vec<Result<GetItem>>,
+) -> Result<(), Failure> {
+    let mut first_failure = None;
+    for item in items {
+        let preview = async { getter.preview(&item?, &EventSink::none(), &context.cancel).await };
+        match preview.await {
+            Ok(preview) => show_preview(&context.out, preview)?,
+            Err(error) if error.kind() == Kind::Cancelled => return Err(interrupted().into()),
+            Err(error) => {
+                context.out.error(&error);
+                first_failure.get_or_insert(error.kind());
+            }
+        }
+    }
+    first_failure.map_or(Ok(()), |kind| Err(Failure::Reported(kind)))
+}
+
+fn show_preview(out: &Output, preview: GetPreview) -> Result<(), Failure> {
+    let GetPreview { files, renditions } = preview;
+    if out.is_json() {
+        files.into_iter().try_for_each(|file| out.json(&Event::Found(file)))?;
+        let line = |rendition| RenditionLine { event: "rendition", rendition };
+        return renditions.iter().try_for_each(|rendition| out.json(&line(rendition)));
+    }
+    for file in &files {
+        let size = file.bytes.map_or("of unknown length".into(), |len| ByteSize(len).to_string());
+        out.line(format_args!("{}: {size}", sanitize(&file.path)))?;
+    }
+    rendition_lines(&renditions).iter().try_for_each(|line| out.line(line))
 }
 
 /// The value of `-o` for standard output.
@@ -142,8 +190,11 @@ async fn get_options(context: &Context, args: &GetArgs) -> Result<GetOptions, Fa
             Some((start.unwrap_or_default().0, end))
         }
     };
+    let mut fetch = args.fetch.fetch_options(context, proxy, user_agent).await?;
+    // With several URLs, --mirror is about one file on several servers.
+    fetch.streams.mirror &= args.urls.len() <= 1;
     Ok(GetOptions {
-        fetch: args.fetch.fetch_options(context, proxy, user_agent).await?,
+        fetch,
         protocol: args.fetch.protocol.clone(),
         fetch_limits: args.fetch.limits(),
         jobs: args.jobs as usize,
@@ -160,7 +211,7 @@ async fn get_options(context: &Context, args: &GetArgs) -> Result<GetOptions, Fa
 /// The items to download; `Err` for an item that is not valid.
 async fn items(context: &Context, args: &GetArgs) -> Result<Vec<Result<GetItem>>, Failure> {
     let dir = args.dir.clone().unwrap_or_default();
-    let mut lines: Vec<ListEntry> = match args.mirror {
+    let mut lines: Vec<ListEntry> = match args.fetch.streams.mirror() {
         true if !args.urls.is_empty() => vec![ListEntry::mirrors(args.urls.clone())],
         _ => args.urls.iter().map(|url| ListEntry::mirrors(vec![url.clone()])).collect(),
     };

@@ -58,6 +58,7 @@ pub(super) fn found_text(file: &FoundFile) -> String {
 
 pub(super) fn fetched_text(file: &FetchedFile) -> String {
     let FetchedFile { path, bytes, seconds, downloaded, checked, .. } = file;
+    let missing = missing_text(file);
     let time = short_time(Duration::try_from_secs_f64(*seconds).unwrap_or_default().as_secs());
     let names: Vec<_> = checked.iter().filter_map(|text| text.split('=').next()).collect();
     let checked = match names.as_slice() {
@@ -67,8 +68,23 @@ pub(super) fn fetched_text(file: &FetchedFile) -> String {
     let (path, size) = (sanitize(path), ByteSize(*bytes));
     match *downloaded == 0 && *bytes > 0 {
         true => format!("already complete: {path}, {size}, {time}{checked}"),
-        false => format!("fetched {path}: {size}, {time}{checked}"),
+        false => format!("fetched {path}: {size}, {time}{checked}{missing}"),
     }
+}
+
+/// What is missing from a stream.
+fn missing_text(file: &FetchedFile) -> String {
+    let counts = [
+        (file.skipped, "segment skipped", "segments skipped"),
+        (file.lost, "segment lost", "segments lost"),
+        (file.gaps, "gap in the list", "gaps in the list"),
+    ];
+    let text = |(count, one, many): &(u64, &str, &str)| match count {
+        0 => String::new(),
+        1 => format!(", 1 {one}"),
+        count => format!(", {count} {many}"),
+    };
+    counts.iter().map(text).collect()
 }
 
 #[cfg(test)]
@@ -115,9 +131,13 @@ mod tests {
             seconds: 3.4,
             downloaded: 1024,
             checked: vec!["sha-256=00".into()],
+            ..FetchedFile::default()
         };
         assert_eq!(fetched_text(&file), "fetched f: 1 KiB, 3s, sha-256 verified");
         let complete = FetchedFile { downloaded: 0, checked: Vec::new(), ..file };
         assert_eq!(fetched_text(&complete), "already complete: f, 1 KiB, 3s");
+        let stream = FetchedFile { downloaded: 1, lost: 2, gaps: 1, ..complete };
+        let expected = "fetched f: 1 KiB, 3s, 2 segments lost, 1 gap in the list";
+        assert_eq!(fetched_text(&stream), expected);
     }
 }

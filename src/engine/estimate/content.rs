@@ -29,6 +29,7 @@ use crate::{
     error::{Error, Kind, Result},
     events::EventSink,
     hints::{Setting, hint},
+    protocols::Rendition,
     storage::{ImportStore, Layout, RangeSet},
     torrents::{
         Start,
@@ -48,6 +49,8 @@ pub(super) struct SourceContent {
     /// Bytes of the torrent file, or of the record of the servers: in the manifest, and in the catalog.
     pub(super) in_manifest: u64,
     pub(super) in_catalog: u64,
+    /// All renditions of a stream.
+    pub(super) renditions: Vec<Rendition>,
     source: ContentSource,
 }
 
@@ -77,7 +80,10 @@ impl SourceContent {
             () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
         };
         let (torrent, link_select) = match source {
-            ImportSource::Files(found) => return Self::from_server(request, found),
+            ImportSource::Files(found) => {
+                let renditions = renditions_of(&found).await?;
+                return Ok(Self { renditions, ..Self::from_server(request, found)? });
+            }
             ImportSource::Torrent(bytes) => (bytes, None),
             ImportSource::Magnet(uri, magnet) => {
                 let link_select = magnet.selected(request.select.as_deref())?;
@@ -118,6 +124,7 @@ impl SourceContent {
             // The manifest has it in base64.
             in_manifest: len.div_ceil(3) * 4,
             in_catalog: len,
+            renditions: Vec::new(),
             source: ContentSource::Torrent(Box::new(meta)),
         })
     }
@@ -145,6 +152,7 @@ impl SourceContent {
             files,
             in_manifest: record,
             in_catalog: record,
+            renditions: Vec::new(),
             source: ContentSource::Server(found, Verification { any, always }),
         })
     }
@@ -207,6 +215,14 @@ impl SourceContent {
         // Only the catalog is read: an empty memory backend stands in for the storage.
         let store = ImportStore::open(catalog, &row, Arc::new(MemoryBackend::default())).await?;
         Ok(Some((row, store.durable_ranges())))
+    }
+}
+
+/// The renditions of a stream, among which the files were chosen.
+async fn renditions_of(found: &RemoteFiles) -> Result<Vec<Rendition>> {
+    match found.files.first().filter(|_| found.streams().next().is_some()) {
+        Some((_, remote)) => found.protocol.renditions(&remote.requested_url).await,
+        None => Ok(Vec::new()),
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     },
     error::{Kind, Result},
     memory::Budget,
+    protocols::Rendition,
     storage::{
         FileSpan, Layout, Pressure, RangeSet,
         estimate::{Tally, tally},
@@ -72,6 +73,9 @@ pub struct Estimate {
     pub costs: Vec<Cost>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drive: Option<DriveLoad>,
+    /// All renditions of a stream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub renditions: Vec<Rendition>,
 }
 
 /// Use of Google Drive's limits by an import.
@@ -218,6 +222,7 @@ impl EstimatedImport {
             costs: providers(&profile.kind, prices).iter().map(|p| p.cost(&usage)).collect(),
             drive: matches!(profile.kind, ProfileKind::Drive(_))
                 .then(|| drive_load(&tally, &prices.drive)),
+            renditions: content.renditions.clone(),
             tally,
         })
     }

@@ -68,6 +68,15 @@ impl FileJob<'_> {
         }
     }
 
+    /// The error of a stream from which segments are missing. The file itself is complete by then, and keeps its name.
+    fn check_stream(&self, file: FetchedFile) -> Result<FetchedFile> {
+        let summary = self.source.stream().map(|stream| stream.summary());
+        match summary.and_then(|summary| summary.error(&self.path.display().to_string())) {
+            Some(error) => Err(error),
+            None => Ok(file),
+        }
+    }
+
     /// Opens the path for writing if it is a pipe or device. `None` if it is a file to create or replace.
     async fn open_stream_target(&self, existing: &PathKind) -> Result<Option<File>> {
         let path = self.path.display();
@@ -148,7 +157,8 @@ impl FileJob<'_> {
                 let checksums = self.all_checksums(plan_range.as_ref());
                 part.finish(bytes, &checksums, remote.modified).await?;
                 set_mode(&self.path, remote.mode)?;
-                Ok(self.report_done(&remote, bytes, downloaded, started_at, &checksums))
+                let file = self.report_done(&remote, bytes, downloaded, started_at, &checksums);
+                self.check_stream(file)
             }
             Err(e) => {
                 part.close().await;
@@ -179,7 +189,8 @@ impl FileJob<'_> {
         let target = Arc::into_inner(target)
             .ok_or_else(|| Error::new(Kind::Internal, "the output is still being written"))?;
         target.finish(&display_url(&remote.requested_url))?;
-        Ok(self.report_done(&remote, bytes, downloaded, started_at, &checksums))
+        let file = self.report_done(&remote, bytes, downloaded, started_at, &checksums);
+        self.check_stream(file)
     }
 
     /// The checksums to verify. Checksums are of whole files, so a range has none.
@@ -288,6 +299,7 @@ impl FileJob<'_> {
         started_at: Instant,
         checksums: &Checksums,
     ) -> FetchedFile {
+        let summary = self.source.stream().map(|stream| stream.summary()).unwrap_or_default();
         let file = FetchedFile {
             url: display_url(&remote.requested_url),
             path: self.path.display().to_string(),
@@ -295,6 +307,9 @@ impl FileJob<'_> {
             seconds: started_at.elapsed().as_secs_f64(),
             downloaded,
             checked: checksums.list().iter().map(checksum::to_text).collect(),
+            skipped: summary.skipped,
+            lost: summary.lost,
+            gaps: summary.gaps,
         };
         self.events.send(Event::Fetched(file.clone()));
         file

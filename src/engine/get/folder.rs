@@ -68,7 +68,7 @@ impl Getter {
         if listing.files.is_empty() && listing.skipped.is_empty() {
             tracing::warn!("{} is a folder without files", display_url(&url));
         }
-        let paths = local_paths(&listing);
+        let (paths, wanted) = (local_paths(&listing), listing.files.len());
         let mut skipped: Vec<Error> = listing.skipped.into_iter().map(Error::from).collect();
         let mut running: JoinSet<Result<Option<FetchedFile>>> = JoinSet::new();
         let protocol = self.protocols.for_url(&url, self.options.protocol.as_deref())?;
@@ -92,8 +92,10 @@ impl Getter {
                 FileJob { getter, source, path, checksums, events, cancel }.run().await
             });
         }
+        let started = running.len();
         let fetched = wait_all(running, skipped, events).await?;
-        match cancel.is_cancelled() {
+        // A recording of several renditions is complete when it is stopped.
+        match cancel.is_cancelled() && started < wanted {
             true => Err(Error::new(Kind::Cancelled, "stopped")),
             false => Ok(fetched),
         }

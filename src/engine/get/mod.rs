@@ -22,12 +22,13 @@ use crate::{
         DownloadSource, FetchLimits, FirstRequest, Mirror, ResumePolicy, Sink, fetch_sidecar_digest,
     },
     error::{Error, Kind, Result},
-    events::{EventSink, FetchedFile},
+    events::{EventSink, FetchedFile, FoundFile},
     hints::{Setting, hint},
     memory::Budget,
     names, open_files,
     protocols::{
-        Digest, FetchOptions, FirstResponse, Listing, Protocols, RemoteFile, UrlTarget, display_url,
+        Digest, FetchOptions, FirstResponse, Listing, Protocols, RemoteFile, Rendition, UrlTarget,
+        display_url,
     },
     rate::RateLimit,
     units::ByteSize,
@@ -67,6 +68,14 @@ pub struct GetItem {
     /// File name or path in `dir`; `None` takes the name that the server reports.
     pub out: Option<PathBuf>,
     pub checksums: Vec<Digest>,
+}
+
+/// What a download would fetch.
+#[derive(Debug, Clone)]
+pub struct GetPreview {
+    pub files: Vec<FoundFile>,
+    /// All renditions of a stream.
+    pub renditions: Vec<Rendition>,
 }
 
 /// Downloads items. All downloads share its limits and connections. Cheap to clone.
@@ -178,6 +187,42 @@ impl Getter {
         }
         let path = item.out.unwrap_or_default();
         FileJob { getter: self, source, path, checksums, events, cancel }.run_to_sink(sink).await
+    }
+
+    /// What [`Getter::get`] would download. No payload is downloaded.
+    ///
+    /// # Errors
+    /// Errors of the URL or the server.
+    pub async fn preview(
+        &self,
+        item: &GetItem,
+        events: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<GetPreview> {
+        let url = &item.urls[0];
+        let protocol = self.protocols.for_url(url, self.options.protocol.as_deref())?;
+        let renditions = tokio::select! {
+            found = protocol.renditions(url) => found?,
+            () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+        };
+        let file = |path: PathBuf, remote: &RemoteFile| FoundFile {
+            url: display_url(&remote.requested_url),
+            path: path.display().to_string(),
+            bytes: remote.len,
+            stored: 0,
+        };
+        let files = match self.resolve(item, events, cancel).await? {
+            ResolvedItem::File(source) => vec![file(self.path(item, &source)?, &source.remote())],
+            ResolvedItem::Folder(folder) => {
+                let (url, listing) = &*folder;
+                let folder = self.target_folder(item, url, listing)?;
+                let files = listing.files.iter().zip(local_paths(listing));
+                files
+                    .map(|(found, path)| Ok(file(folder.join(path?), &found.remote)))
+                    .collect::<Result<_>>()?
+            }
+        };
+        Ok(GetPreview { files, renditions })
     }
 
     async fn sidecar_checksum(&self, url: &Url, cancel: &CancellationToken) -> Result<Digest> {

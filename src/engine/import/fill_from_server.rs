@@ -61,6 +61,7 @@ impl ImportJob {
         let writer = Arc::new(self.writer(opened.view(), sink, direct, publishing.clone()));
         let progress = Arc::new(FetchProgress::default());
         let span = tracing::info_span!("import", id = %opened.row.id);
+        let is_live = found.is_live();
         let filled = async {
             let mut filled = std::pin::pin!(self.fetch_all(&opened, found, &writer, &progress));
             let mut tick = tokio::time::interval(TICK);
@@ -70,7 +71,7 @@ impl ImportJob {
                     _ = tick.tick() => self.report_progress(&opened, &progress, Activity::Fetching),
                 }
             };
-            self.wait_durable(&opened, &writer, publishing.as_ref(), &progress).await?;
+            self.wait_durable(&opened, &writer, publishing.as_ref(), &progress, is_live).await?;
             Ok(fetched)
         };
         let filled = async {
@@ -97,7 +98,8 @@ impl ImportJob {
         self.events.send(Event::Started(Started {
             id: opened.row.id.to_string(),
             name: opened.row.name.clone(),
-            bytes: opened.wanted.len(),
+            // Of a file that grows, no byte is known before it arrives.
+            bytes: if opened.has_unknown_len() { 0 } else { opened.wanted.len() },
             stored: opened.store.durable_bytes(&opened.wanted),
             files: opened.files.len(),
             info_hash: String::new(),
@@ -199,13 +201,15 @@ impl ImportJob {
         FetchLimits { per_server: workers, per_file: workers, strategy, ..requested }
     }
 
-    /// Waits until all fetched bytes are durable and the files are published.
+    /// Waits until all fetched bytes are durable and the files are published. A live stream that was stopped is
+    /// complete, so that its import is too.
     async fn wait_durable(
         &self,
         opened: &OpenUrlImport,
         writer: &Arc<ImportWriter>,
         publishing: Option<&Arc<BackgroundPublisher>>,
         progress: &FetchProgress,
+        is_live: bool,
     ) -> Result<()> {
         let durable = async {
             writer.flush().await?;
@@ -225,7 +229,9 @@ impl ImportJob {
         loop {
             tokio::select! {
                 done = &mut durable => return done,
-                () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+                () = self.cancel.cancelled(), if !is_live => {
+                    return Err(Error::new(Kind::Cancelled, "stopped"));
+                }
                 _ = tick.tick() => self.report_progress(opened, progress, Activity::Publishing),
             }
         }
@@ -236,7 +242,7 @@ impl ImportJob {
         let (received, connections) = (progress.received(), progress.connections());
         let (download_rate, store_rate) =
             progress.rates(self.started_at.elapsed().as_secs_f64(), received, stored);
-        let bytes = opened.wanted.len();
+        let bytes = if opened.has_unknown_len() { received } else { opened.wanted.len() };
         self.events.send(Event::Progress(Progress {
             id: opened.row.id.to_string(),
             bytes,
@@ -247,7 +253,10 @@ impl ImportJob {
             peers: connections,
             held: self.engine.memory.held() as u64,
             cached: self.engine.memory.share(Share::Windows).used() as u64,
-            eta_seconds: bytes.saturating_sub(stored).checked_div(store_rate),
+            eta_seconds: bytes
+                .saturating_sub(stored)
+                .checked_div(store_rate)
+                .filter(|_| !opened.has_unknown_len()),
             state,
             trouble: progress.trouble(),
             ..Progress::default()

@@ -62,6 +62,8 @@ impl ImportJob {
         let _readers = self.open_url_stream(&opened).await?;
         let complete = !opened.has_unknown_len() && opened.store.missing(&opened.wanted).is_empty();
         let verified = complete && opened.row.state == ImportState::Imported;
+        let streams = found.streams().map(|(path, stream)| (path.to_owned(), Arc::clone(stream)));
+        let streams: Vec<_> = streams.collect();
         let (opened, downloaded) =
             if complete { (opened, 0) } else { self.fill_from_server(opened, found).await? };
         if !verified || wants_checksum(&self.request.download) {
@@ -69,7 +71,10 @@ impl ImportJob {
         }
         // Publishes everything that remains: all files when nothing was fetched or the length was unknown until now.
         self.publish_rest(opened.view()).await?;
-        self.finish(opened.view(), (downloaded, 0)).await
+        let imported = self.finish(opened.view(), (downloaded, 0)).await?;
+        // What was stored is kept, and what is missing from it is reported.
+        let missing = streams.iter().find_map(|(path, stream)| stream.summary().error(path));
+        missing.map_or(Ok(imported), Err)
     }
 
     /// Opens the import to players if requested. Without a length its layout changes at the end of the transfer, so
@@ -260,6 +265,9 @@ pub(in crate::engine) async fn find_earlier_import(
     storage: &str,
     found: &RemoteFiles,
 ) -> Result<Option<(ImportRow, SourceMatch)>> {
+    if found.is_live() {
+        return Ok(None);
+    }
     let known = catalog.find_by_source(&redact::without_password(&request.source), storage).await?;
     let any = !known.is_empty();
     for row in known {

@@ -25,7 +25,7 @@ use crate::{
     hints::{Hint, Operation, hint},
     protocols::{
         ByteStream, FirstResponse, MagnetLink, Protocol, Protocols, RangeRequest, RemoteFile,
-        UrlTarget, next_bytes, url_error_reason,
+        SegmentedFile, UrlTarget, next_bytes, url_error_reason,
     },
     torrents::metainfo::bencode::MAX_INPUT,
 };
@@ -48,6 +48,20 @@ pub(in crate::engine) struct RemoteFiles {
     pub(in crate::engine) files: Vec<(String, RemoteFile)>,
     /// The response body of the first request, when it carries the single file from its first byte.
     pub(in crate::engine) first: Mutex<Option<ByteStream>>,
+}
+
+impl RemoteFiles {
+    /// The streams among the files.
+    pub(in crate::engine) fn streams(&self) -> impl Iterator<Item = (&str, &Arc<SegmentedFile>)> {
+        self.files
+            .iter()
+            .filter_map(|(path, remote)| Some((path.as_str(), remote.segments.as_ref()?)))
+    }
+
+    /// Whether a file is a live stream. Its bytes differ each time that it is fetched.
+    pub(in crate::engine) fn is_live(&self) -> bool {
+        self.streams().any(|(_, stream)| stream.is_live())
+    }
 }
 
 impl fmt::Debug for RemoteFiles {
@@ -176,6 +190,9 @@ async fn is_torrent(
     remote: &RemoteFile,
     first: &mut Option<ByteStream>,
 ) -> Result<bool> {
+    if remote.segments.is_some() {
+        return Ok(false);
+    }
     let by_type = remote.content_type.as_deref().is_some_and(|t| t.contains("x-bittorrent"));
     let by_name = remote.name.as_deref().is_some_and(is_torrent_name);
     if by_type

@@ -75,6 +75,7 @@ impl RangeOpener {
             requested_url: &remote.requested_url,
             url: &remote.url,
             range: ranged.then_some(range),
+            suffix_len: None,
             validator: if conditional { remote.validator.as_ref() } else { None },
             other: None,
         };

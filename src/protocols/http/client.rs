@@ -46,6 +46,8 @@ pub(super) struct RequestSpec<'a> {
     pub(super) requested_url: &'a Url,
     pub(super) url: &'a Url,
     pub(super) range: Option<RangeRequest>,
+    /// Requests this many bytes at the end of the file, instead of `range`.
+    pub(super) suffix_len: Option<u64>,
     /// The version that the range must belong to.
     pub(super) validator: Option<&'a Validator>,
     pub(super) other: Option<OtherRequest>,
@@ -65,7 +67,7 @@ pub(super) struct OtherRequest {
 impl<'a> RequestSpec<'a> {
     /// The first request for `url`, of which nothing is known yet.
     pub(super) fn first(url: &'a Url, range: Option<RangeRequest>) -> Self {
-        Self { requested_url: url, url, range, validator: None, other: None }
+        Self { requested_url: url, url, range, suffix_len: None, validator: None, other: None }
     }
 
     fn method(&self) -> Method {
@@ -81,7 +83,7 @@ pub(super) struct HttpClient {
     /// The value of `User-Agent`.
     user_agent: HeaderValue,
     headers: HeaderMap,
-    cookies: Cookies,
+    cookies: Arc<Cookies>,
     /// The last challenge of each server that requires a login. Later requests send the login at once.
     challenges: Mutex<HashMap<Origin, Challenge>>,
     /// Servers that answer `If-Range` with the whole file although the version is unchanged.
@@ -101,11 +103,28 @@ impl HttpClient {
                 "the user agent",
             )?,
             headers: user_headers(&options)?,
-            cookies,
+            cookies: Arc::new(cookies),
             challenges: Mutex::default(),
             without_if_range: Mutex::default(),
             options,
         })
+    }
+
+    /// A client with `options` that shares the cookies of this one.
+    pub(super) fn with_shared_cookies(&self, options: Arc<FetchOptions>) -> Result<Self> {
+        Ok(Self {
+            transport: Transport::new(&options)?,
+            user_agent: self.user_agent.clone(),
+            headers: self.headers.clone(),
+            cookies: Arc::clone(&self.cookies),
+            challenges: Mutex::default(),
+            without_if_range: Mutex::default(),
+            options,
+        })
+    }
+
+    pub(super) fn options(&self) -> &FetchOptions {
+        &self.options
     }
 
     /// Whether range requests for `remote` contain `If-Range`.
@@ -213,7 +232,7 @@ impl HttpClient {
             |range: RangeRequest| range.len().is_none_or(|len| len >= OWN_CONNECTION_LEN);
         let own_connection = match &spec.other {
             Some(other) => other.is_long,
-            None => spec.range.is_none_or(needs_own_connection),
+            None => spec.suffix_len.is_none() && spec.range.is_none_or(needs_own_connection),
         };
         let mut headers = if same_origin { self.headers.clone() } else { HeaderMap::new() };
         headers.entry("accept").or_insert(HeaderValue::from_static("*/*"));
@@ -230,6 +249,9 @@ impl HttpClient {
             if let Some(validator) = spec.validator.and_then(if_range) {
                 headers.insert("if-range", validator);
             }
+        }
+        if let Some(len) = spec.suffix_len {
+            headers.insert("range", header_value(&format!("bytes=-{len}"), "the range")?);
         }
         let mut body = Full::default();
         if let Some(other) = &spec.other {

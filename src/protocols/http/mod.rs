@@ -22,6 +22,7 @@ mod errors;
 mod plain_request;
 mod propfind;
 mod response_head;
+mod sample;
 mod transport;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use self::{
 pub(super) use self::{
     plain_request::{PlainRequest, PlainResponse},
     propfind::Depth,
+    sample::{Sample, SamplePart},
 };
 use super::{
     ByteStream, FetchOptions, FirstResponse, Protocol, RangeRequest, RemoteFile, UrlTarget,
@@ -107,12 +109,7 @@ impl Protocol for Http {
 
     async fn probe_with_body(&self, url: &Url) -> Result<FirstResponse> {
         let (remote, end, response) = self.first_response(url, RangeRequest::ALL).await?;
-        let opener = RangeOpener::new(&self.client, &remote);
-        let range = RangeRequest { start: 0, end: remote.len };
-        let body: ByteStream = match range.is_empty() {
-            true => Box::pin(ExactRange::empty()),
-            false => Box::pin(ExactRange::new(opener, range, response.into_body(), end)),
-        };
+        let body = self.body_of(&remote, end, response);
         Ok(FirstResponse { target: UrlTarget::File(remote), body: Some(body) })
     }
 

@@ -47,7 +47,7 @@ impl Http {
             (CONTENT_TYPE, HeaderValue::from_static("application/xml")),
         ];
         let other = Some(OtherRequest { method, headers, body, is_long: false });
-        let spec = RequestSpec { requested_url: url, url, range: None, validator: None, other };
+        let spec = RequestSpec { other, ..RequestSpec::first(url, None) };
         let (at, response) = self.client.send_following_redirects(spec).await?;
         let status = response.status();
         if status.as_u16() != 207 {

@@ -52,6 +52,14 @@ impl<'a> ResponseHead<'a> {
         Self { status: response.status(), headers: response.headers() }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
     /// Interprets the response of a GET at `final_url`. `ranged` tells whether the request had a range that starts at
     /// 0.
     pub(super) fn interpret_first(
@@ -109,6 +117,7 @@ impl<'a> ResponseHead<'a> {
                 .and_then(disposition::suggested_file_name),
             modified: self.modified(),
             mode: None,
+            segments: None,
         };
         FirstOutcome::File(Box::new(remote), end)
     }
@@ -210,7 +219,7 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// A strong ETag, or else the date together with the length.
-    fn validator(&self, len: Option<u64>) -> Option<Validator> {
+    pub(super) fn validator(&self, len: Option<u64>) -> Option<Validator> {
         let strong = |tag: &&str| tag.starts_with('"') && tag.len() > 2;
         if let Some(tag) = self.text("etag").filter(strong) {
             return Some(Validator::ETag(tag.to_owned()));
@@ -219,7 +228,7 @@ impl<'a> ResponseHead<'a> {
         Some(Validator::Modified(self.text("last-modified")?.to_owned(), len?))
     }
 
-    fn modified(&self) -> Option<SystemTime> {
+    pub(super) fn modified(&self) -> Option<SystemTime> {
         date::parse(self.text("last-modified")?)
     }
 
@@ -228,7 +237,7 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// `Content-Length` is ignored next to `Transfer-Encoding` (RFC 9112, 6.3).
-    fn content_length(&self) -> Option<u64> {
+    pub(super) fn content_length(&self) -> Option<u64> {
         if self.headers.contains_key("transfer-encoding") {
             return None;
         }
@@ -237,7 +246,7 @@ impl<'a> ResponseHead<'a> {
 
     /// Whether the body of a 200 is the whole file. Some servers send a part, with `Content-Range` but without status
     /// 206.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         if !self.headers.contains_key("content-range") {
             return true;
         }
@@ -245,7 +254,7 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// Refuses a body in a transfer coding that was not requested, because its bytes are not those of the file.
-    fn check_transfer_coding(&self, url: &Url) -> Result<()> {
+    pub(super) fn check_transfer_coding(&self, url: &Url) -> Result<()> {
         let codings = self.headers.get_all("transfer-encoding").iter();
         let lines = codings.map(|value| value.to_str().unwrap_or("unreadable"));
         let is_supported = |coding: &&str| {
@@ -275,17 +284,17 @@ impl<'a> ResponseHead<'a> {
         })
     }
 
-    fn content_range(&self) -> Option<(Range<u64>, Option<u64>)> {
+    pub(super) fn content_range(&self) -> Option<(Range<u64>, Option<u64>)> {
         parse_content_range(self.text("content-range")?)
     }
 
     /// The length in `bytes */1234`, in a response without bytes of the file.
-    fn unsatisfied_range_total(&self) -> Option<u64> {
+    pub(super) fn unsatisfied_range_total(&self) -> Option<u64> {
         let (none, total) = strip_bytes_unit(self.text("content-range")?)?.split_once('/')?;
         (none.trim() == "*").then(|| parse_number(total.trim()))?
     }
 
-    fn unusable(&self, url: &Url, problem: &str) -> Error {
+    pub(super) fn unusable(&self, url: &Url, problem: &str) -> Error {
         let range = self.text("content-range").unwrap_or("none");
         let text = format!("{}: the server {problem} (Content-Range: {range:?})", display_url(url));
         Error::new(Kind::Unsupported, text)

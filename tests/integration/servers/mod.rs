@@ -4,6 +4,7 @@
 //! rclone and more). Its `_oddities` are scripted servers with answers that exist in the field. `get` and its relatives
 //! test the command: resuming, faults, logins and targets. `import_url` stores the same files as an import.
 
+mod dash;
 mod ftp;
 mod ftp_oddities;
 mod get;
@@ -12,6 +13,9 @@ mod get_logins;
 mod get_protocols;
 mod get_stdout;
 mod get_targets;
+mod hls;
+mod hls_faults;
+mod hls_live;
 mod http;
 mod http_oddities;
 mod import_url;

@@ -19,6 +19,7 @@ pub(crate) mod get;
 pub(crate) mod h2_server;
 pub(crate) mod http;
 pub(crate) mod ipfs;
+pub(crate) mod media;
 pub(crate) mod nginx;
 pub(crate) mod pam;
 pub(crate) mod peers;
