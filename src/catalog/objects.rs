@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Catalog, ImportId, imports::import_num, random_hex, sql_error, sql_int, sql_u64};
+use super::{
+    Catalog, ImportId, imports::import_num, random_hex, sql_error, sql_int, sql_u64,
+    url_imports::grow_to,
+};
 use crate::error::{Error, Kind, Result};
 
 /// The number of an object. Never reused within a catalog.
@@ -169,6 +172,9 @@ pub(super) fn insert_extents(
         let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
         let values = params![import, start, end, object, sql_int(extent.offset)?];
         statement.execute(values).map_err(sql_error)?;
+    }
+    if let Some(last) = extents.last() {
+        grow_to(connection, import, last.range.end)?;
     }
     let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
     connection.execute(sql, [object]).map(drop).map_err(sql_error)

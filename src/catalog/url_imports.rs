@@ -1,6 +1,6 @@
 //! Imports from URLs: information about their servers, and the search by URL.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     Catalog, ImportId, ImportRow,
@@ -9,6 +9,22 @@ use super::{
     wanted_counts::update_counts,
 };
 use crate::error::Result;
+
+/// Makes an import at least `end` bytes long. An import whose length is unknown has no length at first, and grows with
+/// its extents.
+pub(super) fn grow_to(connection: &Connection, import: i64, end: u64) -> Result<()> {
+    let end = sql_int(end)?;
+    let sql = "UPDATE imports SET len = ?1 WHERE num = ?2 AND len < ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+    if statement.execute(params![end, import]).map_err(sql_error)? == 0 {
+        return Ok(());
+    }
+    // The file that grows is the last one.
+    let sql = "UPDATE files SET len = ?1 - start WHERE import = ?2
+        AND idx = (SELECT max(idx) FROM files WHERE import = ?2)";
+    connection.execute(sql, params![end, import]).map_err(sql_error)?;
+    update_counts(connection, import)
+}
 
 impl Catalog {
     /// Information about the servers of a URL import, as set by the caller; `None` when there is none.
@@ -70,7 +86,28 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{FileRow, NewImport};
+    use crate::catalog::{Extent, FileRow, NewImport};
+
+    #[tokio::test]
+    async fn an_import_of_unknown_length_grows_with_its_extents() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
+        let file = |start, len| FileRow { path: format!("{start}"), start, len, pad: false };
+        let new = NewImport { len: 4, files: vec![file(0, 4), file(4, 0)], ..NewImport::default() };
+        let id = catalog.create_import(new).await.unwrap().id;
+        let commit = async |range: std::ops::Range<u64>| {
+            let len = range.end - range.start;
+            let object = catalog.intend(&id, len, false).await.unwrap().num;
+            catalog.commit_object(object, vec![Extent { range, object, offset: 0 }]).await.unwrap();
+            let row = catalog.get(&id).await.unwrap();
+            let files = catalog.files(&id).await.unwrap();
+            (row.len, files[0].len, files[1].len, row.wanted.bytes)
+        };
+        assert_eq!(commit(0..4).await, (4, 4, 0, 4));
+        assert_eq!(commit(8..9).await, (9, 4, 5, 9));
+        // An object that becomes durable later does not shorten it.
+        assert_eq!(commit(4..8).await, (9, 4, 5, 9));
+    }
 
     #[tokio::test]
     async fn a_url_import_is_found_by_its_url_in_its_storage_only() {

@@ -308,6 +308,16 @@ impl Engine {
         ImportStore::open(&self.catalog, row, Arc::clone(&storage.backend)).await
     }
 
+    /// As [`Engine::open_store`], for an import whose length is unknown until its transfer ends.
+    async fn open_growing_store(
+        &self,
+        row: &ImportRow,
+        storage: &OpenStorage,
+    ) -> Result<Arc<ImportStore>> {
+        self.opened_imports.lock().insert(row.id.clone());
+        ImportStore::open_growing(&self.catalog, row, Arc::clone(&storage.backend)).await
+    }
+
     fn reader(&self, store: &Arc<ImportStore>) -> ImportReader {
         ImportReader::new(Arc::clone(store), Arc::clone(&self.cache))
     }

@@ -36,7 +36,7 @@ pub use self::files::background_publisher::BackgroundPublisher;
 pub use self::files::direct_files::DirectFiles;
 pub use self::files::file_names::FileObjects;
 pub use self::files::publisher::{Published, Publisher};
-pub use self::map::import_store::ImportStore;
+pub use self::map::import_store::{ImportStore, MAX_GROWN_LEN};
 pub use self::map::layout::{FileSpan, Layout};
 pub use self::map::read_stats::ReadStats;
 pub use self::read::cache::WindowCache;

@@ -200,7 +200,7 @@ impl SourceContent {
             ContentSource::Server(found, _) => {
                 match find_earlier_import(catalog, request, storage, found).await? {
                     Some((row, source_match)) => {
-                        let keep = keeps_stored(request.download.resume, source_match, &row);
+                        let keep = keeps_stored(request.download.resume, source_match, &row, false);
                         (Some(row), keep)
                     }
                     None => (None, false),

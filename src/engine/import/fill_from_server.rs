@@ -47,7 +47,7 @@ impl ImportJob {
     ) -> Result<(OpenUrlImport, u64)> {
         let _guard = self.engine.import_guard();
         // Publishing needs the length of each file.
-        let files = match opened.has_unknown_len() {
+        let files = match opened.grows {
             true => None,
             false => self.publisher(opened.view()).await?,
         };
@@ -85,7 +85,7 @@ impl ImportJob {
         match filled {
             Ok(len) => {
                 writer.stop(crate::engine::FLUSH_TIMEOUT).await;
-                if opened.has_unknown_len() {
+                if opened.grows {
                     return Ok((self.record_len(opened, len.unwrap_or(0)).await?, received));
                 }
                 Ok((opened, received))
@@ -99,7 +99,7 @@ impl ImportJob {
             id: opened.row.id.to_string(),
             name: opened.row.name.clone(),
             // Of a file that grows, no byte is known before it arrives.
-            bytes: if opened.has_unknown_len() { 0 } else { opened.wanted.len() },
+            bytes: if opened.grows { 0 } else { opened.wanted.len() },
             stored: opened.store.durable_bytes(&opened.wanted),
             files: opened.files.len(),
             info_hash: String::new(),
@@ -214,7 +214,7 @@ impl ImportJob {
         let durable = async {
             writer.flush().await?;
             let missing = opened.store.missing(&opened.wanted);
-            if !missing.is_empty() && !opened.has_unknown_len() {
+            if !missing.is_empty() && !opened.grows {
                 let text =
                     format!("import {}: {} bytes were not received", opened.row.id, missing.len());
                 return Err(Error::new(Kind::Internal, text));
@@ -242,7 +242,7 @@ impl ImportJob {
         let (received, connections) = (progress.received(), progress.connections());
         let (download_rate, store_rate) =
             progress.rates(self.started_at.elapsed().as_secs_f64(), received, stored);
-        let bytes = if opened.has_unknown_len() { received } else { opened.wanted.len() };
+        let bytes = if opened.grows { received } else { opened.wanted.len() };
         self.events.send(Event::Progress(Progress {
             id: opened.row.id.to_string(),
             bytes,
@@ -256,7 +256,7 @@ impl ImportJob {
             eta_seconds: bytes
                 .saturating_sub(stored)
                 .checked_div(store_rate)
-                .filter(|_| !opened.has_unknown_len()),
+                .filter(|_| !opened.grows),
             state,
             trouble: progress.trouble(),
             ..Progress::default()

@@ -204,7 +204,10 @@ impl ImportJob {
             publishing.stop().await;
         }
         let refused = refused || self.storage.backend.is_retrying();
-        self.engine.update_manifest_at_stop(import.row, &self.storage, refused).await;
+        // The import may have grown.
+        let row = self.engine.catalog.get(&import.row.id).await;
+        let row = row.as_ref().unwrap_or(import.row);
+        self.engine.update_manifest_at_stop(row, &self.storage, refused).await;
         error
     }
 

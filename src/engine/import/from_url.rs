@@ -9,9 +9,7 @@ use std::sync::Arc;
 use super::{
     ImportJob, ImportView, check_free_space,
     source::RemoteFiles,
-    source_record::{
-        PROVISIONAL_LEN, SourceMatch, SourceRecord, has_unknown_len, remote_file_rows,
-    },
+    source_record::{SourceMatch, SourceRecord, has_unknown_len, remote_file_rows},
 };
 use crate::{
     catalog::{Catalog, FileRow, ImportRow, ImportState, NewImport},
@@ -27,7 +25,8 @@ use crate::{
     protocols::Digest,
     redact,
     storage::{
-        ImportStore, RangeSet, files::sequential_upload::check_partial_uploads, sweep::delete_freed,
+        ImportStore, MAX_GROWN_LEN, RangeSet, files::sequential_upload::check_partial_uploads,
+        sweep::delete_freed,
     },
     torrents::metainfo::{File, select},
 };
@@ -39,17 +38,14 @@ pub(in crate::engine) struct OpenUrlImport {
     pub(in crate::engine) files: Vec<File>,
     pub(in crate::engine) wanted: RangeSet,
     record: SourceRecord,
+    /// Whether it grows with what is received, because its length is unknown until the server ends the transfer.
+    pub(in crate::engine) grows: bool,
 }
 
 impl OpenUrlImport {
     pub(in crate::engine) fn view(&self) -> ImportView<'_> {
         let Self { row, store, files, wanted, .. } = self;
         ImportView { row, store, files, wanted }
-    }
-
-    /// Whether its length is unknown until the server ends the transfer.
-    pub(in crate::engine) fn has_unknown_len(&self) -> bool {
-        self.row.len == PROVISIONAL_LEN && self.record.unknown_len
     }
 }
 
@@ -60,7 +56,7 @@ impl ImportJob {
         let opened = self.open_url_import(&found).await?;
         // Reads wait for missing bytes until this is dropped.
         let _readers = self.open_url_stream(&opened).await?;
-        let complete = !opened.has_unknown_len() && opened.store.missing(&opened.wanted).is_empty();
+        let complete = !opened.grows && opened.store.missing(&opened.wanted).is_empty();
         let verified = complete && opened.row.state == ImportState::Imported;
         let streams = found.streams().map(|(path, stream)| (path.to_owned(), Arc::clone(stream)));
         let streams: Vec<_> = streams.collect();
@@ -81,7 +77,7 @@ impl ImportJob {
     /// reads of missing bytes fail then.
     async fn open_url_stream(&self, opened: &OpenUrlImport) -> Result<Option<DeadlinesGuard>> {
         match &self.request.streams {
-            Some(streams) if opened.has_unknown_len() => {
+            Some(streams) if opened.grows => {
                 self.engine.stream(opened.row.id.as_str(), streams).await.map(|_| None)
             }
             _ => self.open_stream(opened.view()).await,
@@ -111,14 +107,15 @@ impl ImportJob {
         let row = match known {
             Some((row, source_match)) => {
                 self.claim_import(&row.id)?;
-                self.discard_unproven(&row, source_match).await?;
+                self.discard_unproven(&row, source_match, has_unknown_len(found)).await?;
                 self.resume_import(catalog.get(&row.id).await?, selected).await?
             }
             None => self.create_import(found, rows, selected).await?,
         };
         self.claim_import(&row.id)?;
         catalog.set_source_record(&row.id, Some(record.to_json()?)).await?;
-        self.reopen(row, record).await
+        let grows = record.unknown_len && row.state != ImportState::Imported;
+        self.reopen(row, record, grows).await
     }
 
     /// Records a new import of `rows`, the files found, if it fits.
@@ -184,12 +181,19 @@ impl ImportJob {
         &self,
         row: ImportRow,
         record: SourceRecord,
+        grows: bool,
     ) -> Result<OpenUrlImport> {
-        let files = self.engine.files_of(&row).await?;
-        let store = self.engine.open_store(&row, &self.storage).await?;
+        let mut files = self.engine.files_of(&row).await?;
+        let store = match (grows, files.last_mut()) {
+            (true, Some(last)) => {
+                last.range.end = last.range.start.max(MAX_GROWN_LEN);
+                self.engine.open_growing_store(&row, &self.storage).await?
+            }
+            _ => self.engine.open_store(&row, &self.storage).await?,
+        };
         check_partial_uploads(&self.engine.catalog, &store).await?;
         let wanted = selected_ranges(&files, row.selected.as_deref());
-        Ok(OpenUrlImport { row, store, files, wanted, record })
+        Ok(OpenUrlImport { row, store, files, wanted, record, grows })
     }
 
     /// Records the length of an import whose length was unknown, and reopens it.
@@ -201,12 +205,17 @@ impl ImportJob {
         let catalog = &self.engine.catalog;
         catalog.set_len(&opened.row.id, len).await?;
         let row = catalog.get(&opened.row.id).await?;
-        self.reopen(row, opened.record).await
+        self.reopen(row, opened.record, false).await
     }
 
     /// Discards the stored bytes of an import, unless they can be kept.
-    async fn discard_unproven(&self, row: &ImportRow, source_match: SourceMatch) -> Result<()> {
-        let keep = keeps_stored(self.request.download.resume, source_match, row);
+    async fn discard_unproven(
+        &self,
+        row: &ImportRow,
+        source_match: SourceMatch,
+        unknown_len: bool,
+    ) -> Result<()> {
+        let keep = keeps_stored(self.request.download.resume, source_match, row, unknown_len);
         let stored = self.engine.open_store(row, &self.storage).await?.durable_ranges();
         if keep || stored.is_empty() {
             return Ok(());
@@ -214,7 +223,13 @@ impl ImportJob {
         let text = "the stored bytes are fetched again: they may be of another version".to_owned();
         let id = Some(row.id.to_string());
         self.events.send(Event::Notice { id, text });
-        self.discard(row, stored.iter().collect()).await
+        self.discard(row, stored.iter().collect()).await?;
+        if unknown_len {
+            // It grows again from nothing.
+            self.engine.catalog.set_len(&row.id, 0).await?;
+            self.engine.catalog.set_state(&row.id, ImportState::Importing).await?;
+        }
+        Ok(())
     }
 
     async fn discard(&self, row: &ImportRow, ranges: Vec<std::ops::Range<u64>>) -> Result<()> {
@@ -299,11 +314,12 @@ pub(in crate::engine) fn keeps_stored(
     resume: ResumePolicy,
     source_match: SourceMatch,
     row: &ImportRow,
+    unknown_len: bool,
 ) -> bool {
     match (resume, source_match) {
         (ResumePolicy::Never, _) => false,
         (_, SourceMatch::Proven) => true,
-        (ResumePolicy::IfSameLength, _) => row.len != PROVISIONAL_LEN,
+        (ResumePolicy::IfSameLength, _) => !unknown_len || row.state == ImportState::Imported,
         _ => row.state == ImportState::Imported,
     }
 }

@@ -10,9 +10,6 @@ use crate::{
     protocols::{Digest, Validator},
 };
 
-/// The provisional length of an import whose length is unknown until its transfer ends: 1 TiB, 65,536 chunks of 16 MiB.
-pub(super) const PROVISIONAL_LEN: u64 = 1 << 40;
-
 /// Validators and checksums of an import from a URL. Kept in the catalog, and in the import's manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct SourceRecord {
@@ -88,7 +85,8 @@ pub(in crate::engine) fn remote_file_rows(found: &RemoteFiles) -> Result<Vec<Fil
     let row = |(path, remote): &(String, crate::protocols::RemoteFile)| {
         let len = match remote.len {
             Some(len) => len,
-            None if found.files.len() == 1 => PROVISIONAL_LEN,
+            // It grows with what is stored.
+            None if found.files.len() == 1 => 0,
             None => {
                 let text = format!("the server does not report the length of {path:?}");
                 return Err(Error::new(Kind::Unsupported, text).hint("import that file by itself"));
@@ -155,7 +153,7 @@ mod tests {
     fn files_are_contiguous_and_only_a_single_file_may_have_an_unknown_length() {
         let rows = remote_file_rows(&found(&[("a", Some(3), ""), ("b", Some(4), "")])).unwrap();
         assert_eq!((rows[1].start, rows[1].len), (3, 4));
-        assert_eq!(remote_file_rows(&found(&[("a", None, "")])).unwrap()[0].len, PROVISIONAL_LEN);
+        assert_eq!(remote_file_rows(&found(&[("a", None, "")])).unwrap()[0].len, 0);
         let two = found(&[("a", None, ""), ("b", Some(1), "")]);
         assert_eq!(remote_file_rows(&two).unwrap_err().kind(), Kind::Unsupported);
         assert!(

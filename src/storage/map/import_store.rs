@@ -21,6 +21,9 @@ use crate::{
     storage::map::stored_run::StoredRun,
 };
 
+/// The length up to which an import can grow: 1 TiB, 65,536 chunks of 16 MiB.
+pub const MAX_GROWN_LEN: u64 = 1 << 40;
+
 /// An open import. At most one [`ImportWriter`](crate::storage::ImportWriter) adds to it at a time; it can have many
 /// readers.
 ///
@@ -127,6 +130,25 @@ impl ImportStore {
         Self::from_contents(row, catalog.contents(&row.id).await?, backend)
     }
 
+    /// Opens an import whose last file grows until its end is known, to at most [`MAX_GROWN_LEN`]. The catalog has the
+    /// length of what is stored.
+    ///
+    /// # Errors
+    /// As [`ImportStore::open`].
+    pub async fn open_growing(
+        catalog: &Catalog,
+        row: &ImportRow,
+        backend: Arc<dyn StorageBackend>,
+    ) -> Result<Arc<Self>> {
+        let mut contents = catalog.contents(&row.id).await?;
+        let mut row = row.clone();
+        if let Some(last) = contents.files.last_mut() {
+            row.len = MAX_GROWN_LEN.max(last.start);
+            last.len = row.len - last.start;
+        }
+        Self::from_contents(&row, contents, backend)
+    }
+
     /// As [`ImportStore::open`], from rows that were read already.
     ///
     /// # Errors
@@ -138,8 +160,10 @@ impl ImportStore {
     ) -> Result<Arc<Self>> {
         let context = |e: crate::error::Error| e.with_context(format_args!("import {}", row.id));
         let backend = detect_changes(backend, contents.adopted).map_err(context)?;
+        // The import may have grown since its row was read.
+        let len = contents.files.last().map_or(0, |file| file.start.saturating_add(file.len));
         let spans = contents.files.iter().map(FileSpan::from);
-        let layout = Layout::new(row.len, spans, row.chunk_len, row.layout);
+        let layout = Layout::new(row.len.max(len), spans, row.chunk_len, row.layout);
         let mut extents: HashMap<ObjectNum, Vec<Extent>> = HashMap::new();
         for extent in contents.extents {
             extents.entry(extent.object).or_default().push(extent);
