@@ -236,6 +236,20 @@ impl PartialFile {
         Ok((Self { paths, file, state, overwrite, written, failed, queue, writer, memory }, done))
     }
 
+    /// The data that an interrupted download of the file at `path` left, and its length in bytes.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the data is not ours; I/O errors.
+    pub fn leftover_data(path: &Path) -> Result<Option<(PathBuf, u64)>> {
+        let paths = Paths::of(path);
+        if !paths.has_data()? {
+            return Ok(None);
+        }
+        let context = |e| Error::io(format!("cannot read {}", paths.data.display()), e);
+        let len = std::fs::metadata(&paths.data).map_err(context)?.len();
+        Ok((len > 0).then_some((paths.data, len)))
+    }
+
     /// Removes the state of a complete file at `path`, left by a crash between the rename and the removal of the state.
     pub fn clear_leftover(path: &Path) {
         let Paths { data, state, .. } = Paths::of(path);

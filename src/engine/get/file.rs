@@ -31,6 +31,7 @@ use crate::{
     protocols::{Digest, RemoteFile, display_url},
     rate::{Rate, RateLimit},
     storage::RangeSet,
+    units::ByteSize,
 };
 
 /// A file to download, with its source, local path and checksums.
@@ -66,6 +67,23 @@ impl FileJob<'_> {
             }
             None => self.run_to_file(existing).await.map(Some),
         }
+    }
+
+    /// Refuses to start a recording over one that was interrupted: its bytes cannot be fetched again.
+    fn check_earlier_recording(&self) -> Result<()> {
+        let is_live = self.source.stream().is_some_and(|stream| stream.is_live());
+        if !is_live || self.getter.options.resume == ResumePolicy::Never {
+            return Ok(());
+        }
+        let Some((data, len)) = PartialFile::leftover_data(&self.path)? else { return Ok(()) };
+        let (data, len) = (data.display(), ByteSize(len));
+        let text =
+            format!("{data} has {len} of an interrupted recording, which cannot be continued");
+        Err(Error::new(Kind::AlreadyExists, text).hint(hint![
+            "rename it to keep it, or give ",
+            Setting::Fresh,
+            " to discard it",
+        ]))
     }
 
     /// The error of a stream from which segments are missing. The file itself is complete by then, and keeps its name.
@@ -134,6 +152,7 @@ impl FileJob<'_> {
                 &checksums,
             ));
         }
+        self.check_earlier_recording()?;
         let plan = PartialFileOptions {
             len: remote.len,
             range: range.clone(),

@@ -127,6 +127,8 @@ fn parse_iv(text: &str) -> Result<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(text: &str) -> Result<Option<Key>> {
@@ -136,6 +138,18 @@ mod tests {
 
     fn keys(texts: &[&str]) -> Keys {
         texts.iter().fold(Keys::default(), |keys, text| keys.with(key(text).unwrap()))
+    }
+
+    proptest! {
+        #[test]
+        fn any_attributes_give_a_key_or_an_error(
+            lists in prop::collection::vec("(METHOD=(NONE|AES-128|SAMPLE-AES|[A-Z]{0,3}),)?(URI=\"[a-z:/,]{0,9}\",?)?(IV=0x[0-9a-g]{0,34},?)?(KEYFORMAT=\"[a-z.]{0,9}\")?", 0..4),
+        ) {
+            let parse = |text: &String| Attributes::parse(text, |value| Ok::<_, Error>(value.to_owned()));
+            let lists: Vec<_> = lists.iter().filter_map(|text| parse(text).ok()).collect();
+            let found = lists.iter().filter_map(|list| Key::from_attributes(list).ok());
+            let _ = found.fold(Keys::default(), |keys, key| keys.with(key)).aes_key();
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ impl Variables {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn attributes(text: &str) -> Attributes {
@@ -101,6 +103,16 @@ mod tests {
             assert_eq!(error.kind(), Kind::Unsupported, "{bad}");
         }
         assert!(own.replace("{$none}").unwrap_err().report().contains("\"none\""));
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_replaced_or_refused(line in "[a-z{}$=]{0,40}") {
+            let url: Url = "https://x.example/?a=b".parse().unwrap();
+            let mut variables = Variables::default();
+            variables.define(&attributes("QUERYPARAM=\"a\""), &Variables::default(), &url).unwrap();
+            let _ = variables.replace(&line);
+        }
     }
 
     #[test]

@@ -30,10 +30,19 @@ pub(in crate::protocols) fn bytes_of(url: &Url) -> Result<Option<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(url: &str) -> Result<Option<Bytes>> {
         bytes_of(&url.parse().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn any_data_url_gives_bytes_or_an_error(text in "[a-zA-Z0-9;,=/+%?#-]{0,40}") {
+            let _ = of(&format!("data:{text}"));
+        }
     }
 
     #[test]

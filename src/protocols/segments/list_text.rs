@@ -52,6 +52,7 @@ mod tests {
     use std::io::Write as _;
 
     use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -59,6 +60,21 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_text_or_an_error(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+            is_gzip in any::<bool>(),
+            cut in 0..200_usize,
+        ) {
+            if is_gzip {
+                bytes = gzip(&bytes);
+            }
+            bytes.truncate(cut);
+            let _ = (decode(&bytes), decode_head(&bytes));
+        }
     }
 
     #[test]

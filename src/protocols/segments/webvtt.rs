@@ -113,7 +113,7 @@ fn add_cue(cues: &mut Vec<Cue>, cue: Cue) {
         before.segment < cue.segment
             && (&before.text, &before.settings) == (&cue.text, &cue.settings)
             && before.start <= cue.start
-            && cue.start <= before.end + TOLERANCE
+            && cue.start <= before.end.saturating_add(TOLERANCE)
     });
     match continued {
         Some(before) => {

@@ -1,6 +1,6 @@
 //! Live streams of HLS: they are followed to their end, what is lost is counted, and Ctrl-C keeps a complete file.
 
-use std::sync::{Arc, Mutex};
+use std::fs;
 
 use super::{
     get::{assert_file, event, get, out_path, start},
@@ -86,21 +86,16 @@ fn segments_that_leave_the_list_are_counted_as_lost() {
     assert_eq!(event(&output, "fetched")["lost"], 2);
 }
 
+/// A server of a stream of three segments whose list does not end. The next one is due in a minute.
+fn endless_server() -> ScriptedHttp {
+    let list = playlist(0..3, false).replace("TARGETDURATION:1", "TARGETDURATION:60");
+    live_server(vec![Some(list)])
+}
+
 #[test]
 fn ctrl_c_ends_a_recording_with_a_complete_file() {
     let (bae, recorded) = (Bae::new(), segments(&[0, 1, 2]));
-    // The list never ends, and never stands still.
-    let counter = Arc::new(Mutex::new(0_usize));
-    let all = Streams::get().files("ts", ".ts");
-    let server = ScriptedHttp::start(move |_, request| {
-        if request.target.starts_with("/live") {
-            let mut served = counter.lock().unwrap();
-            *served += 1;
-            return Some(Answer::new(200, playlist(0..(*served + 1).min(3), false)));
-        }
-        let number: usize = request.target[1..].split('.').next().unwrap().parse().unwrap();
-        Some(ranged(request, &all[number]))
-    });
+    let server = endless_server();
     let mut running = start(&bae, &[&url(&server)]);
     let len = recorded.len() as u64;
     running.event_where("fetching", |event| event["stored"].as_u64() >= Some(len));
@@ -146,6 +141,44 @@ fn a_server_that_stops_leaves_the_recording_and_an_error() {
 }
 
 #[test]
+fn a_killed_recording_keeps_its_bytes_and_the_next_one_does_not_replace_them() {
+    let (bae, server, recorded) = (Bae::new(), endless_server(), segments(&[0, 1, 2]));
+    let mut running = start(&bae, &[&url(&server)]);
+    let part = out_path(&bae, "live.ts.part");
+    wait_until("three segments are written", LONG, || {
+        fs::metadata(&part).is_ok_and(|found| found.len() == recorded.len() as u64)
+    });
+    running.kill();
+    let output = get(&bae, &[&url(&server)]).expect(1).expect_stderr("interrupted recording");
+    output.expect_stderr("--fresh");
+    assert_file(&part, &recorded);
+    assert!(!out_path(&bae, "live.ts").exists());
+    get(&bae, &[&url(&server), "--fresh", "--duration", "3s"]).expect(0);
+    assert_file(&out_path(&bae, "live.ts"), &segments(&[0, 1]));
+    assert!(!part.exists());
+}
+
+#[test]
+fn a_killed_import_of_a_live_stream_is_as_long_as_what_is_stored() {
+    let bae = Bae::new().with_storage_options("chunk=64KiB");
+    let (server, recorded) = (endless_server(), segments(&[0, 1, 2]));
+    let (url, storage) = (url(&server), bae.storage_url());
+    let list = ["--json", "import", &url, "--storage", &storage];
+    let mut running = bae.start(list);
+    running.event_where("progress", |event| event["stored"].as_u64() > Some(64 << 10));
+    running.kill();
+    let imports = bae.run(["ls", "--json"]).expect(0).json();
+    let (id, len) = (imports[0]["id"].as_str().unwrap(), imports[0]["bytes"].as_u64().unwrap());
+    assert!((1..=recorded.len() as u64).contains(&len), "{}", imports[0]);
+    assert!(bae.stdout_of(["cat", id]) == recorded[..usize::try_from(len).unwrap()]);
+    // The stream cannot be fetched again from its start, so the next recording is another import.
+    let next = bae.run([&list[..], &["--duration", "3s"]].concat()).expect(0).summary();
+    assert_ne!(next.id, id);
+    assert!(bae.stdout_of(["cat", &next.id]) == segments(&[0, 1]));
+    bae.run(["--json", "rm", id]).expect(0);
+}
+
+#[test]
 fn a_live_stream_is_imported_and_ctrl_c_keeps_the_recording() {
     let bae = Bae::new();
     let lists = vec![Some(playlist(0..2, false)), Some(playlist(0..4, true))];
@@ -157,7 +190,7 @@ fn a_live_stream_is_imported_and_ctrl_c_keeps_the_recording() {
     assert!(bae.stdout_of(["cat", &summary.id]) == expected);
 
     let bae = Bae::new();
-    let growing = live_server((2..200).map(|n| Some(playlist(0..n.min(3), false))).collect());
+    let growing = endless_server();
     let (url, storage) = (format!("{}/live.m3u8", growing.url()), bae.storage_url());
     let mut running = bae.start(["--json", "import", &url, "--storage", &storage]);
     let expected = segments(&[0, 1, 2]);
