@@ -15,6 +15,7 @@ from bench_cloud import cloud
 from bench_get import get
 from bench_seed import seed
 from bench_shapes import shapes
+from bench_streams import streams
 
 SIZE = int(os.environ.get("BENCH_MIB", 1024))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 3))
@@ -202,7 +203,7 @@ def print_rows():
 
 def main():
     p = argparse.ArgumentParser(prog="scripts/bench")
-    sections = ["speed", "memory", "slow", "cloud", "seed", "shapes", "get", "all"]
+    sections = ["speed", "memory", "slow", "cloud", "seed", "shapes", "get", "streams", "all"]
     p.add_argument("section", nargs="?", default="all", choices=sections)
     p.add_argument("--json", metavar="FILE", help="also write every figure to FILE")
     p.add_argument("--quick", action="store_true", help="shapes with an eighth of the bytes, and only the most distant storage")
@@ -232,6 +233,9 @@ def main():
         if args.section in ("get", "all") and not args.without_bae:
             _, folder = make_torrent("get.bin", SIZE * MIB, MIB)
             get(folder, SIZE * MIB, ROUNDS, row, log, runs)
+        if args.section in ("streams", "all") and not args.without_bae:
+            _, folder = make_torrent("get.bin", SIZE * MIB, MIB)
+            streams(folder, ROUNDS, row, log, runs)
         print_rows()
         if args.json:
             with open(args.json, "w") as f:

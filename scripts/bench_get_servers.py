@@ -31,6 +31,7 @@ http {{
     listen 127.0.0.1:{tls} ssl http2;
     ssl_certificate {dir}/both.pem; ssl_certificate_key {dir}/both.pem;
     location /f/ {{ alias {data}/; }}
+    location /ipfs/ {{ alias {data}/ipfs/; types {{}} default_type application/vnd.ipld.raw; }}
     location /slow/ {{ alias {data}/; limit_rate 5m; }}
   }}
 }}
