@@ -135,8 +135,11 @@ impl FilePlan {
         for (found, segment) in all.into_iter().zip(&self.segments) {
             match found {
                 Found::Measured(found, own) => {
-                    if let Some(label) = absent.get(&segment.track) {
-                        return Err(Error::new(Kind::NotFound, format!("{label} does not exist")));
+                    // A segment that must exist begins the next period.
+                    if let Some(label) = absent.remove(&segment.track)
+                        && segment.may_be_absent
+                    {
+                        return Err(absent_error(label));
                     }
                     if let Some(own) = own {
                         check_expected(own, content, &segment.source)
@@ -218,6 +221,11 @@ impl FilePlan {
             }),
         })
     }
+}
+
+/// The error of a segment that the list may have counted too many, but that another one follows.
+pub(super) fn absent_error(label: Label) -> Error {
+    Error::new(Kind::NotFound, format!("{label} does not exist"))
 }
 
 /// The container of a segment of unknown length.

@@ -14,11 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    build::absent_error,
     client::ListClient,
     content::Content,
     open::{check_start, location},
     outcome::Outcome,
-    segment::Segment,
+    segment::{Label, Segment},
     streamed_check::StreamedCheck,
     tries::SegmentTries,
 };
@@ -54,6 +55,7 @@ impl OrderedFetch {
             slots: VecDeque::new(),
             is_last_known: false,
             has_bytes: false,
+            absent: None,
         };
         Box::pin(stream::unfold(state, |mut state| async move {
             state.next().await.map(|item| (item, state))
@@ -70,6 +72,8 @@ struct OrderedState {
     slots: VecDeque<Slot>,
     is_last_known: bool,
     has_bytes: bool,
+    /// A segment before this one that the list may have counted too many.
+    absent: Option<Label>,
 }
 
 /// A segment in flight.
@@ -102,7 +106,7 @@ impl OrderedState {
                 Some(item) = next_of(first) => match item {
                     Some(Ok(bytes)) => {
                         self.has_bytes = true;
-                        return Some(Ok(bytes));
+                        return Some(self.check_absent().map(|()| bytes));
                     }
                     Some(Err(error)) => match self.failed(error) {
                         Some(error) => return Some(Err(error)),
@@ -114,12 +118,21 @@ impl OrderedState {
         }
     }
 
+    /// Fails if the first segment in flight follows an absent one. One that must exist begins the next period.
+    fn check_absent(&mut self) -> Result<()> {
+        match (self.absent.take(), self.slots.front()) {
+            (Some(label), Some(slot)) if slot.segment.may_be_absent => Err(absent_error(label)),
+            _ => Ok(()),
+        }
+    }
+
     /// Handles the failure of the first segment in flight. `Some` when it ends the stream with an error.
     fn failed(&mut self, error: Error) -> Option<Error> {
         let slot = self.slots.pop_front()?;
         let outcome = &self.fetch.outcome;
         let is_missing = matches!(error.kind(), Kind::NotFound | Kind::Corrupt) && !slot.has_bytes;
         if slot.segment.may_be_absent && error.kind() == Kind::NotFound {
+            self.absent.get_or_insert(slot.segment.label);
             return None;
         }
         if is_missing && self.fetch.is_live {

@@ -61,6 +61,82 @@ fn a_count_that_is_off_by_one_loses_no_segment() {
     output.expect_stderr("segment 2");
 }
 
+/// A manifest of two periods with three segments each of the stream `dash-list`. `segments` writes those of a track.
+fn two_periods(segments: impl Fn(usize, std::ops::RangeInclusive<usize>) -> String) -> String {
+    let period = |numbers: std::ops::RangeInclusive<usize>| {
+        let track = |number: usize, kind: &str| {
+            format!(
+                "<AdaptationSet mimeType='{kind}/mp4'><Representation id='{number}' bandwidth='9'>{}\
+                 </Representation></AdaptationSet>",
+                segments(number, numbers.clone())
+            )
+        };
+        format!("<Period duration='PT6S'>{}{}</Period>", track(0, "video"), track(1, "audio"))
+    };
+    format!("<MPD type='static'>{}{}</MPD>", period(1..=3), period(4..=6))
+}
+
+#[test]
+fn periods_of_one_encoding_become_one_file() {
+    let (nginx, bae) = (serve("dash-list"), Bae::new());
+    get(&bae, &[&nginx.url(URL)]).expect(0);
+    let expected = fs::read(out_path(&bae, "main.mp4")).unwrap();
+    let listed = two_periods(|track, numbers| {
+        let urls = numbers.map(|n| format!("<SegmentURL media='chunk-stream{track}-{n:05}.m4s'/>"));
+        format!(
+            "<SegmentList duration='2'><Initialization sourceURL='init-stream{track}.m4s'/>{}</SegmentList>",
+            urls.collect::<String>()
+        )
+    });
+    // The calculated number of segments includes one more in each period, which does not exist.
+    let counted = two_periods(|track, numbers| {
+        let period = if *numbers.start() == 1 { "a" } else { "b" };
+        for (number, n) in (1..).zip(numbers) {
+            let bytes = fs::read(nginx.path_of(&format!("s/chunk-stream{track}-{n:05}.m4s")));
+            nginx.serve(&format!("s/{period}{track}-{number}.m4s"), &bytes.unwrap());
+        }
+        format!(
+            "<SegmentTemplate duration='2' initialization='init-stream{track}.m4s' \
+             media='{period}$RepresentationID$-$Number$.m4s'/>"
+        )
+    });
+    for manifest in [listed, counted] {
+        nginx.serve("s/main.mpd", manifest.as_bytes());
+        for location in ["f", "r301"] {
+            let bae = Bae::new();
+            get(&bae, &[&nginx.url(&format!("/{location}/s/main.mpd"))]).expect(0);
+            assert_file(&out_path(&bae, "main.mp4"), &expected);
+        }
+    }
+}
+
+#[test]
+fn missing_segments_of_a_manifest_are_skipped_on_request_and_counted() {
+    let (nginx, bae) = (serve("dash-list"), Bae::new());
+    fs::remove_file(nginx.path_of("s/chunk-stream0-00003.m4s")).unwrap();
+    let list = [&nginx.url(URL), "-m", "1", "--skip-missing"];
+    let output = get(&bae, &list).expect(32).expect_stderr("1 segment skipped");
+    assert_eq!(event(&output, "fetched")["skipped"], 1);
+    assert!(packets(&out_path(&bae, "main.mp4")).len() == 2);
+}
+
+#[test]
+fn subtitles_of_a_manifest_are_a_file_next_to_the_video() {
+    let (nginx, bae) = (serve("dash-time"), Bae::new());
+    let subtitles = b"WEBVTT\n\n00:01.000 --> 00:02.000\nHello\n";
+    nginx.serve("s/en.vtt", subtitles);
+    edit(&nginx, |text| {
+        let set = "<AdaptationSet contentType='text' mimeType='text/vtt' lang='en'>\
+                   <Representation id='t' bandwidth='1'><BaseURL>en.vtt</BaseURL></Representation></AdaptationSet>";
+        text.replace("</Period>", &format!("{set}</Period>"))
+    });
+    get(&bae, &[&nginx.url(URL), "--subtitles", "en"]).expect(0);
+    assert_file(&out_path(&bae, "main/main.en.vtt"), subtitles);
+    assert_eq!(packets(&out_path(&bae, "main/main.mp4")).len(), 2);
+    get(&bae, &[&nginx.url(URL), "--subtitles", "de"]).expect(3);
+    get(&bae, &[&nginx.url(URL), "--audio", "fr"]).expect(3);
+}
+
 #[test]
 fn a_file_with_an_index_is_joined_and_one_without_stays_as_it_is() {
     let (nginx, bae) = (serve("dash-single"), Bae::new());

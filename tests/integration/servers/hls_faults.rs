@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    get::{args, assert_file, event, get, out_path, start},
+    get::{assert_file, event, get, out_path, start},
     hls::{edit, serve},
 };
 use crate::support::{
@@ -243,11 +243,14 @@ fn expired_tokens_are_renewed_by_fetching_the_list_again() {
 
 #[test]
 fn a_killed_stream_resumes_and_fetches_only_missing_bytes() {
-    for name in ["ts", "aes", "groups-mp4"] {
+    for (name, list, target) in [
+        ("ts", "index.m3u8", "index.ts"),
+        ("aes", "index.m3u8", "index.ts"),
+        ("groups-mp4", "main.m3u8", "main.mp4"),
+        ("dash-number", "main.mpd", "main.mp4"),
+    ] {
         let (nginx, bae) = (serve(name), Bae::new());
-        let file = if name == "groups-mp4" { "main" } else { "index" };
-        let list = nginx.url(&format!("/f/s/{file}.m3u8"));
-        let target = if name == "groups-mp4" { "main.mp4" } else { "index.ts" };
+        let list = nginx.url(&format!("/f/s/{list}"));
         get(&bae, &[&list]).expect(0);
         let whole = fs::read(out_path(&bae, target)).unwrap();
         let bae = Bae::new();
@@ -316,5 +319,4 @@ fn a_stream_is_imported_straight_into_storage() {
             assert_eq!((again.id, again.downloaded), (summary.id, 0), "{name} {location}");
         }
     }
-    let _ = args;
 }
