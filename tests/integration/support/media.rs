@@ -16,8 +16,10 @@ use super::require_program;
 const SOURCE: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=12 \
     -f lavfi -i sine=frequency=440:duration=12 -f lavfi -i sine=frequency=880:duration=12 \
     -c:v libx264 -preset ultrafast -g 25 -keyint_min 25 -sc_threshold 0 -c:a aac -b:a 64k";
+/// The same, encoded once.
+const ENCODED: &str = "-i ../encoded.mp4 -c copy";
 const HLS: &str = "-f hls -hls_time 2 -hls_playlist_type vod";
-const DASH: &str = "-map 0:v -map 1:a -f dash -seg_duration 2";
+const DASH: &str = "-map 0:v -map 0:a:0 -f dash -seg_duration 2";
 
 /// Key and IV of the encrypted stream.
 pub(crate) const KEY: [u8; 16] = *b"0123456789abcdef";
@@ -47,7 +49,9 @@ impl Streams {
     }
 
     fn make(&self) {
-        let ts = "-map 0:v -map 1:a";
+        let encoded = split(&format!("{SOURCE} -map 0 -map 1 -map 2 encoded.mp4"));
+        run(ffmpeg(self.dir.path()).args(encoded));
+        let ts = "-map 0:v -map 0:a:0";
         self.ffmpeg("ts", &format!("{ts} {HLS} -hls_segment_filename s%03d.ts index.m3u8"));
         let single = "-hls_flags single_file -hls_segment_filename";
         self.ffmpeg("ranges", &format!("{ts} {HLS} {single} all.ts index.m3u8"));
@@ -58,19 +62,20 @@ impl Streams {
         for (name, kind, suffix) in
             [("groups-ts", "", "ts"), ("groups-mp4", "-hls_segment_type fmp4", "m4s")]
         {
-            let mut args: Vec<String> = split(&format!("-map 0:v -map 1:a -map 2:a {HLS} {kind}"));
+            let mut args: Vec<String> =
+                split(&format!("-map 0:v -map 0:a:0 -map 0:a:1 {HLS} {kind}"));
             args.extend(["-var_stream_map".into(), groups.into()]);
             args.extend(split(&format!(
                 "-master_pl_name main.m3u8 -hls_segment_filename %v-%03d.{suffix} %v.m3u8"
             )));
-            self.ffmpeg_args(name, &args);
+            self.ffmpeg_args(name, ENCODED, &args);
         }
         let sizes = "-filter_complex [0:v]split=2[a][b];[a]scale=320:180[v0];[b]scale=160:90[v1] \
              -map [v0] -map [v1] -map 1:a -map 1:a";
         let mut args = split(&format!("{sizes} -b:v:0 500k -b:v:1 200k {HLS}"));
         args.extend(["-var_stream_map".into(), "v:0,a:0,name:hi v:1,a:1,name:lo".into()]);
         args.extend(split("-master_pl_name main.m3u8 -hls_segment_filename %v-%03d.ts %v.m3u8"));
-        self.ffmpeg_args("sizes", &args);
+        self.ffmpeg_args("sizes", SOURCE, &args);
         for (name, options) in [
             ("dash-number", "-use_template 1 -use_timeline 0"),
             ("dash-time", "-use_template 1 -use_timeline 1"),
@@ -97,14 +102,13 @@ impl Streams {
     }
 
     fn ffmpeg(&self, folder: &str, args: &str) {
-        self.ffmpeg_args(folder, &split(args));
+        self.ffmpeg_args(folder, ENCODED, &split(args));
     }
 
-    fn ffmpeg_args(&self, folder: &str, args: &[String]) {
-        fs::create_dir(self.folder(folder)).unwrap();
-        let mut command = Command::new("ffmpeg");
-        command.args(["-v", "error", "-nostdin", "-y"]).args(split(SOURCE)).args(args);
-        run(command.current_dir(self.folder(folder)));
+    fn ffmpeg_args(&self, folder: &str, source: &str, args: &[String]) {
+        let folder = self.folder(folder);
+        fs::create_dir(&folder).unwrap();
+        run(ffmpeg(&folder).args(split(source)).args(args));
     }
 
     /// Copies the stream `name` to the folder `to`.
@@ -124,6 +128,13 @@ impl Streams {
     pub(crate) fn files(&self, name: &str, suffix: &str) -> Vec<Vec<u8>> {
         files_of(&self.folder(name), suffix).iter().map(|path| fs::read(path).unwrap()).collect()
     }
+}
+
+/// FFmpeg, run in `folder`.
+fn ffmpeg(folder: &Path) -> Command {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-nostdin", "-y"]).current_dir(folder);
+    command
 }
 
 fn split(text: &str) -> Vec<String> {
