@@ -10,12 +10,15 @@ use bae::protocols::{
 use bytes::Bytes;
 use url::Url;
 
-use super::get::{assert_file, event, get, out_path};
+use super::{
+    get::{assert_file, event, get, out_path, random},
+    import_url::imported_within_64_mib,
+};
 use crate::support::{
     bae::Bae,
     media::{IV, Streams, duration, encrypt, packets, probe},
     nginx::Nginx,
-    s3_server::runtime,
+    s3_server::{S3Server, runtime},
 };
 
 /// A server with a copy of the stream `name` at `/f/s/`.
@@ -453,6 +456,38 @@ fn streams_pass_the_conformance_suite_of_files() {
         let options = FetchOptions::default();
         let folder = StreamFolder { nginx: &nginx, url: url.parse().unwrap(), options };
         runtime().block_on(conformance::check(&*folder.protocol(), &folder));
+    }
+}
+
+/// Segments of MPEG-TS of about 4 MB each, with packets of random bytes.
+fn long_segments(count: u64) -> Vec<Vec<u8>> {
+    let segment = |seed| {
+        let mut bytes = random(seed, 188 * 22_000);
+        bytes.iter_mut().step_by(188).for_each(|first| *first = 0x47);
+        bytes
+    };
+    (0..count).map(segment).collect()
+}
+
+#[test]
+fn a_stream_into_a_bucket_stays_off_the_disk_and_within_its_budget() {
+    let (server, nginx) = (S3Server::seaweed(), Nginx::start());
+    let segments = long_segments(24);
+    let mut list = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n".to_owned();
+    for (number, segment) in segments.iter().enumerate() {
+        nginx.serve(&format!("{number}.ts"), segment);
+        list.push_str(&format!("#EXTINF:4,\n{number}.ts\n"));
+    }
+    nginx.serve("long.m3u8", format!("{list}#EXT-X-ENDLIST\n").as_bytes());
+    // With known lengths, and without.
+    for location in ["f", "chunked"] {
+        let bucket = server.bucket(location);
+        let bae = Bae::new().with_storage_url(&server.storage_url(&bucket, "p"), server.env());
+        let (storage, url) = (bae.storage_url(), nginx.url(&format!("/{location}/long.m3u8")));
+        let args = ["--json", "import", &url, "--storage", &storage];
+        let running = bae.start([&args[..], &["--memory", "64MiB", "-x", "8"]].concat());
+        let done = imported_within_64_mib(running);
+        assert!(bae.stdout_of(["cat", done["id"].as_str().unwrap()]) == segments.concat());
     }
 }
 
