@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::probe_progress::{ProbeProgress, provisional_path};
-use self::{claims::Claims, file::FileJob};
+use self::{claims::Claims, file::FileJob, folder::local_paths};
 use crate::{
     downloads::{
         DownloadSource, FetchLimits, FirstRequest, Mirror, ResumePolicy, Sink, fetch_sidecar_digest,

@@ -131,7 +131,7 @@ impl Http {
     ) -> Result<PlainResponse> {
         let PlainRequest { url, method, headers, is_long } = request;
         let other = Some(OtherRequest { method, headers, body: "", is_long });
-        let spec = RequestSpec { requested_url: url, url, range: None, validator: None, other };
+        let spec = RequestSpec { other, ..RequestSpec::first(url, None) };
         let (at, response) = self.client.send_following_redirects(spec).await?;
         let (head, body) = response.into_parts();
         Ok(PlainResponse { url: at, status: head.status, headers: head.headers, body })

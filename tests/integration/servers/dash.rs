@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::get::{assert_file, event, get, out_path};
 use crate::support::{
     bae::Bae,
+    get::{assert_file, event, get, out_path},
     media::{Streams, duration, packets},
     nginx::Nginx,
 };

@@ -10,14 +10,13 @@ use bae::protocols::{
 use bytes::Bytes;
 use url::Url;
 
-use super::{
-    get::{assert_file, event, get, out_path, random},
-    import_url::imported_within_64_mib,
-};
+use super::import_url::imported_within_64_mib;
 use crate::support::{
     bae::Bae,
+    get::{assert_file, event, get, out_path},
     media::{IV, Streams, duration, encrypt, packets, probe},
     nginx::Nginx,
+    random,
     s3_server::{S3Server, runtime},
 };
 
@@ -437,6 +436,10 @@ impl ConformanceTarget for StreamFolder<'_> {
 
     async fn forbidden_file(&self) -> Option<TargetAccess> {
         None
+    }
+
+    fn is_content_addressed(&self) -> bool {
+        false
     }
 
     fn can_stop(&self) -> bool {

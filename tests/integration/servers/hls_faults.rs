@@ -8,12 +8,10 @@ use std::{
     },
 };
 
-use super::{
-    get::{assert_file, event, get, out_path, start},
-    hls::{edit, serve},
-};
+use super::hls::{edit, serve};
 use crate::support::{
     bae::Bae,
+    get::{assert_file, event, get, out_path, ranged, start},
     media::{IV, Streams},
     nginx::Nginx,
     scripted_http::{Answer, Request, ScriptedHttp},
@@ -182,20 +180,9 @@ fn a_public_playlist_may_not_name_hosts_of_private_networks() {
     assert!(secret.requests().is_empty(), "a private host was reached");
 }
 
-/// Answers a request for a range, also of the last bytes.
-pub(crate) fn ranged(request: &Request, body: &[u8]) -> Answer {
-    let range = request.header("range").and_then(|text| text.strip_prefix("bytes="));
-    let Some((first, last)) = range.and_then(|text| text.split_once('-')) else {
-        return Answer::new(200, body);
-    };
-    let (start, end) = match first.parse::<usize>() {
-        Ok(start) => {
-            (start, last.parse::<usize>().map_or(body.len(), |last| (last + 1).min(body.len())))
-        }
-        Err(_) => (body.len().saturating_sub(last.parse().unwrap()), body.len()),
-    };
-    let text = format!("bytes {start}-{}/{}", end - 1, body.len());
-    Answer::new(206, &body[start..end]).with("Content-Range", text).with("ETag", "\"v\"")
+/// The answer of a server with a segment.
+pub(crate) fn segment_answer(request: &Request, segment: &[u8]) -> Answer {
+    ranged(request, segment).with("ETag", "\"v\"")
 }
 
 /// A server of the stream of MPEG-TS whose URLs contain a token that is valid for `uses` requests of segments.
@@ -219,7 +206,7 @@ fn token_server(uses: usize) -> (ScriptedHttp, Arc<AtomicUsize>) {
             return Some(Answer::new(403, "expired"));
         }
         let number: usize = request.target[1..].split('.').next().unwrap().parse().unwrap();
-        Some(ranged(request, &segments[number]))
+        Some(segment_answer(request, &segments[number]))
     });
     (server, token)
 }

@@ -2,13 +2,11 @@
 
 use std::fs;
 
-use super::{
-    get::{assert_file, event, get, out_path, start},
-    hls_faults::ranged,
-};
+use super::hls_faults::segment_answer;
 use crate::support::{
     LONG,
     bae::Bae,
+    get::{assert_file, event, get, out_path, start},
     media::Streams,
     scripted_http::{Answer, ScriptedHttp},
     wait_until,
@@ -38,7 +36,7 @@ fn live_server(playlists: Vec<Option<String>>) -> ScriptedHttp {
         }
         let number: usize = request.target[1..].split('.').next().unwrap().parse().unwrap();
         match segments.get(number) {
-            Some(segment) => Some(ranged(request, segment)),
+            Some(segment) => Some(segment_answer(request, segment)),
             None => Some(Answer::new(404, "gone")),
         }
     })

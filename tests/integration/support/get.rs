@@ -58,8 +58,13 @@ pub(crate) fn ranged(request: &Request, body: &[u8]) -> Answer {
     let Some((first, last)) = range.and_then(|text| text.split_once('-')) else {
         return Answer::new(200, body);
     };
-    let start: usize = first.parse().unwrap();
-    let end = last.parse::<usize>().map_or(body.len(), |last| (last + 1).min(body.len()));
+    let (start, end) = match first.parse::<usize>() {
+        Ok(start) => {
+            (start, last.parse::<usize>().map_or(body.len(), |last| (last + 1).min(body.len())))
+        }
+        // The last bytes.
+        Err(_) => (body.len().saturating_sub(last.parse().unwrap()), body.len()),
+    };
     let text = format!("bytes {start}-{}/{}", end - 1, body.len());
     Answer::new(206, &body[start..end]).with("Content-Range", text)
 }
