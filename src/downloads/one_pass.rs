@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    file_download::FileDownload,
+    file_download::{FileDownload, PROGRESS_INTERVAL},
     range_scheduler::{RangeScheduler, RunId},
     worker::Batch,
 };
@@ -128,7 +128,14 @@ impl FileDownload {
                 memory.wait_for_room(Share::Bodies).await;
             }
             self.shared.target.wait_for_capacity().await?;
-            let received = next_bytes(&mut stream).await.transpose()?;
+            let next = tokio::time::timeout(PROGRESS_INTERVAL, next_bytes(&mut stream)).await;
+            let Ok(received) = next else {
+                // Between the segments of a live stream nothing comes for seconds.
+                len += self.write_batch(id, &mut batch).await?;
+                (self.sink)(self.snapshot(1, None));
+                continue;
+            };
+            let received = received.transpose()?;
             let ended = received.is_none();
             if let Some(bytes) = received.map(|bytes| filter.clip(bytes)) {
                 self.shared.record_received(bytes.len() as u64).await;
@@ -142,7 +149,7 @@ impl FileDownload {
             if ended {
                 return Ok(len);
             }
-            if last_report.elapsed() >= super::file_download::PROGRESS_INTERVAL {
+            if last_report.elapsed() >= PROGRESS_INTERVAL {
                 last_report = tokio::time::Instant::now();
                 (self.sink)(self.snapshot(1, None));
             }

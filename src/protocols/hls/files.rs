@@ -74,8 +74,9 @@ async fn build_complete(
     let mut files = build_each(client, TrackKind::Main, main, main_files, stem).await?;
     let mut audio = build_each(client, TrackKind::Audio, audio, audio_files, stem).await?;
     if let (1, 1, Some(program)) = (files.len(), audio.len(), find_ffmpeg()) {
-        let inputs = files.into_iter().chain(audio).map(|(_, file)| file);
-        return Ok(vec![(format!("{stem}.mp4"), muxed_file(client, program, inputs))]);
+        let inputs = files.into_iter().chain(audio).map(|(_, file)| file).collect();
+        let joined = muxed_file(client, program, inputs);
+        return Ok(vec![(format!("{stem}.{}", joined.content.suffix()), joined)]);
     }
     tracing::warn!(
         "audio and video stay separate files: bae joins only MP4; with ffmpeg installed it joins others too"

@@ -130,7 +130,7 @@ fn playlist_file(
 async fn measure(client: &Arc<ListClient>, names: &Names, index: usize) -> Result<ListedFile> {
     let url = &names.in_order[index];
     let path = names.by_url[url].clone();
-    let sample = with_tries(client.options.max_tries, Label::Media(index as u64), || async {
+    let sample = with_tries(&client.tries, Label::Media(index as u64), || async {
         let http = client.http_for(url).await?;
         http.sample(&client.list_url, url, SamplePart::First(1)).await
     });

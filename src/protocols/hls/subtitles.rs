@@ -61,7 +61,7 @@ async fn read_segment(client: &ListClient, segment: &Segment) -> Result<String> 
     if segment.is_gap {
         return Ok(String::new());
     }
-    with_tries(client.options.max_tries, segment.label, || async {
+    with_tries(&client.tries, segment.label, || async {
         let bytes = match &segment.source {
             Source::Inline(bytes) => bytes.clone(),
             Source::Remote(url, range) => read_small(client, url, range.clone()).await?,

@@ -184,7 +184,7 @@ impl FilePlan {
             return Ok(None);
         }
         let head = 0..measure.len.min(HEAD_LEN as u64);
-        let content = with_tries(client.options.max_tries, segment.label, || async {
+        let content = with_tries(&client.tries, segment.label, || async {
             let bytes = client.read_range(segment, measure, head.clone()).await?;
             match recognise(&bytes) {
                 Start::Disguised(_) => Ok(Content::MpegTs),
@@ -233,7 +233,7 @@ pub(in crate::protocols) async fn start_of(
     client: &ListClient,
     segment: &Segment,
 ) -> Result<Option<Content>> {
-    with_tries(client.options.max_tries, segment.label, || async {
+    with_tries(&client.tries, segment.label, || async {
         let stream = client.open_whole(segment).await?;
         Ok(check_start(stream, None, true, segment).await?.content)
     })
@@ -246,7 +246,7 @@ async fn measure_one(
     outcome: &Outcome,
     segment: &Segment,
 ) -> Result<Found> {
-    let measured = with_tries(client.options.max_tries, segment.label, || async {
+    let measured = with_tries(&client.tries, segment.label, || async {
         match measurer.measure(segment).await {
             Err(e) if segment.may_be_absent && e.kind() == Kind::NotFound => Ok(Found::Absent),
             Ok(Some(Measured { measure, content, points, .. })) => {
@@ -290,23 +290,25 @@ pub(in crate::protocols) fn live_file(
     }
 }
 
-/// One file of audio and video that the program FFmpeg joins while it is read.
+/// One file of audio and video that the program FFmpeg joins while it is read: of MP4 if both are, else of MPEG-TS.
 pub(in crate::protocols) fn muxed_file(
     client: &Arc<ListClient>,
     program: PathBuf,
-    inputs: impl IntoIterator<Item = BuiltFile>,
+    inputs: Vec<BuiltFile>,
 ) -> BuiltFile {
+    let is_mp4 = inputs.iter().all(|input| input.content == Content::Mp4);
+    let content = if is_mp4 { Content::Mp4 } else { Content::MpegTs };
     let inputs = inputs.into_iter().map(|input| input.file).collect();
     BuiltFile {
         len: None,
         validator: None,
         modified: None,
-        content: Content::Mp4,
+        content,
         file: Arc::new(SegmentedFile {
             client: Arc::clone(client),
             outcome: Arc::default(),
-            content: Some(Content::Mp4),
-            parts: Parts::Muxed(Muxed::new(program, inputs)),
+            content: Some(content),
+            parts: Parts::Muxed(Muxed::new(program, inputs, is_mp4)),
         }),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::StreamOptions;
+use super::{StreamOptions, tries::ListTries};
 use crate::{
     error::{Error, Kind, Result},
     protocols::{
@@ -27,6 +27,7 @@ pub(in crate::protocols) struct ListClient {
     pub(in crate::protocols) list_url: Url,
     is_public: bool,
     pub(in crate::protocols) options: StreamOptions,
+    pub(in crate::protocols) tries: ListTries,
 }
 
 impl ListClient {
@@ -38,7 +39,14 @@ impl ListClient {
     ) -> Self {
         let is_public = is_public_host(&list_url).await;
         let options = options.streams.clone();
-        Self { http: Arc::clone(http), only_public: OnceCell::new(), list_url, is_public, options }
+        Self {
+            http: Arc::clone(http),
+            only_public: OnceCell::new(),
+            list_url,
+            is_public,
+            tries: ListTries::new(options.max_tries),
+            options,
+        }
     }
 
     /// The protocol for `url`.

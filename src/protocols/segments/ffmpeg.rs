@@ -31,17 +31,12 @@ use crate::{
     protocols::{ByteStream, RangeRequest, next_bytes},
 };
 
-/// Arguments after the inputs: copy all packets into fragments of MP4, which need no seeking.
-const OUTPUT: [&str; 8] = [
-    "-c",
-    "copy",
-    "-f",
-    "mp4",
-    "-movflags",
-    "frag_keyframe+empty_moov+default_base_moof",
-    "-flush_packets",
-    "0",
-];
+/// Arguments after the inputs: copy all packets.
+const COPY: [&str; 4] = ["-c", "copy", "-flush_packets", "0"];
+/// The output as MPEG-TS, which holds the packets of MPEG-TS as they are.
+const AS_MPEG_TS: &[&str] = &["-f", "mpegts"];
+/// The output as fragments of MP4, which need no seeking.
+const AS_MP4: &[&str] = &["-f", "mp4", "-movflags", "frag_keyframe+empty_moov+default_base_moof"];
 /// Length of a read of the output in bytes.
 const READ_LEN: usize = 64 << 10;
 /// Parts of a file that may wait for FFmpeg, and of its output that may wait for the reader.
@@ -56,6 +51,7 @@ const MAX_ERROR_LEN: usize = 4 << 10;
 pub(super) struct Muxed {
     program: PathBuf,
     pub(super) inputs: Vec<Arc<SegmentedFile>>,
+    is_mp4: bool,
 }
 
 /// The path of FFmpeg, if it is installed.
@@ -68,8 +64,9 @@ pub(in crate::protocols) fn find() -> Option<PathBuf> {
 }
 
 impl Muxed {
-    pub(super) fn new(program: PathBuf, inputs: Vec<Arc<SegmentedFile>>) -> Self {
-        Self { program, inputs }
+    /// The output is MP4 if `is_mp4`, else MPEG-TS.
+    pub(super) fn new(program: PathBuf, inputs: Vec<Arc<SegmentedFile>>, is_mp4: bool) -> Self {
+        Self { program, inputs, is_mp4 }
     }
 
     /// The bytes of the joined file.
@@ -87,7 +84,8 @@ impl Muxed {
         for index in 0..folder.pipes.len() {
             command.args(["-map", &index.to_string()]);
         }
-        command.args(OUTPUT).arg("pipe:1");
+        let format = if self.is_mp4 { AS_MP4 } else { AS_MPEG_TS };
+        command.args(COPY).args(format).arg("pipe:1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|e| Error::io("cannot start ffmpeg", e))?;
         let run = Arc::new(Run { child: Mutex::new(child), failure: Mutex::new(None) });

@@ -140,8 +140,8 @@ impl MeasuredFile {
     async fn open_part(&self, index: usize, part: Range<u64>) -> Result<ByteStream> {
         let found = &self.segments[index];
         let label = found.segment.label;
-        let max_tries = self.client.options.max_tries;
-        let opened = with_tries(max_tries, label, || self.open_or_reload(found, index, &part));
+        let opened =
+            with_tries(&self.client.tries, label, || self.open_or_reload(found, index, &part));
         opened.await?.map_err(|e: Error| e.with_context(label))
     }
 

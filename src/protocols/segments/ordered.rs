@@ -192,15 +192,19 @@ struct Transfer {
 
 impl Transfer {
     async fn run(&mut self) -> Result<()> {
-        let mut tries = SegmentTries::new(self.fetch.client.options.max_tries);
+        let client = Arc::clone(&self.fetch.client);
+        let mut tries = SegmentTries::new(&client.tries);
         loop {
             let before = self.passed;
-            let Err(error) = self.attempt().await else { return Ok(()) };
+            let Err(error) = self.attempt().await else {
+                client.tries.succeeded();
+                return Ok(());
+            };
             if self.passed > before {
                 tries.reset();
             }
             let no_try = self.segment.may_be_absent && error.kind() == Kind::NotFound;
-            let wait = if no_try { None } else { tries.next_wait(&error) };
+            let wait = if no_try { None } else { tries.next_wait(&client.tries, &error) };
             let Some(wait) = wait else { return Err(error.with_context(self.segment.label)) };
             let label = self.segment.label;
             tracing::info!(

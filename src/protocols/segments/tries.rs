@@ -1,7 +1,11 @@
 //! Repeats the requests for a segment. Everywhere else `downloads` decides about retries; here the protocol does,
 //! because one missing segment must not start a whole stream over.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use super::segment::Label;
 use crate::{
@@ -17,29 +21,61 @@ const MAX_SERVER_WAIT: Duration = Duration::from_secs(600);
 /// name may differ for a moment.
 const MAX_TRIES_OF_MISSING: u32 = 3;
 
+/// The tries for the segments of one list. Another segment that succeeds shows that the server works. The failures of a
+/// segment then count from the start again, so that a busy server does not end a long stream.
+#[derive(Debug)]
+pub(in crate::protocols) struct ListTries {
+    max: u32,
+    successes: AtomicU64,
+}
+
+impl ListTries {
+    /// At most `max` tries in a row.
+    pub(super) fn new(max: u32) -> Self {
+        Self { max: max.max(1), successes: AtomicU64::new(0) }
+    }
+
+    pub(super) fn succeeded(&self) {
+        self.successes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Consecutive failures of one segment.
 #[derive(Debug)]
 pub(super) struct SegmentTries {
-    max: u32,
     failed: u32,
     backoff: Backoff,
+    /// Successes of the list before the last failure.
+    successes: u64,
 }
 
 impl SegmentTries {
-    pub(super) fn new(max: u32) -> Self {
-        Self { max: max.max(1), failed: 0, backoff: Backoff::new(BACKOFF.0, BACKOFF.1) }
+    pub(super) fn new(list: &ListTries) -> Self {
+        Self {
+            failed: 0,
+            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
+            successes: list.successes.load(Ordering::Relaxed),
+        }
     }
 
     /// Counts from the start again, because bytes arrived.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.max);
+        self.failed = 0;
+        self.backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     }
 
     /// The wait before the next try after `error`; `None` when there is none.
-    pub(super) fn next_wait(&mut self, error: &Error) -> Option<Duration> {
+    pub(super) fn next_wait(&mut self, list: &ListTries, error: &Error) -> Option<Duration> {
         let max = match error.kind() {
-            kind if kind.is_retryable() => self.max,
-            Kind::NotFound | Kind::Corrupt => self.max.min(MAX_TRIES_OF_MISSING),
+            kind if kind.is_retryable() => {
+                let successes = list.successes.load(Ordering::Relaxed);
+                if successes > self.successes {
+                    self.successes = successes;
+                    self.reset();
+                }
+                list.max
+            }
+            Kind::NotFound | Kind::Corrupt => list.max.min(MAX_TRIES_OF_MISSING),
             _ => return None,
         };
         self.failed += 1;
@@ -49,19 +85,24 @@ impl SegmentTries {
     }
 }
 
-/// Runs `work` for a segment until it succeeds, at most `max` times. Errors name the segment.
+/// Runs `work` for a segment until it succeeds, as often as `list` allows. Errors name the segment.
 pub(in crate::protocols) async fn with_tries<T, F: Future<Output = Result<T>>>(
-    max: u32,
+    list: &ListTries,
     label: Label,
     mut work: impl FnMut() -> F,
 ) -> Result<T> {
-    let mut tries = SegmentTries::new(max);
+    let mut tries = SegmentTries::new(list);
     loop {
         let error = match work().await {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                list.succeeded();
+                return Ok(done);
+            }
             Err(error) => error,
         };
-        let Some(wait) = tries.next_wait(&error) else { return Err(error.with_context(label)) };
+        let Some(wait) = tries.next_wait(list, &error) else {
+            return Err(error.with_context(label));
+        };
         tracing::info!("{label}: {}; trying again in {:.1} s", error.report(), wait.as_secs_f64());
         tokio::time::sleep(wait).await;
     }
@@ -73,8 +114,9 @@ mod tests {
 
     /// How often a segment is tried that always fails.
     fn count(max: u32, kind: Kind) -> u32 {
-        let (mut tries, mut count) = (SegmentTries::new(max), 1);
-        while tries.next_wait(&Error::new(kind, "x/7.ts")).is_some() {
+        let list = ListTries::new(max);
+        let (mut tries, mut count) = (SegmentTries::new(&list), 1);
+        while tries.next_wait(&list, &Error::new(kind, "x/7.ts")).is_some() {
             count += 1;
         }
         count
@@ -88,16 +130,32 @@ mod tests {
         for kind in [Kind::PermissionDenied, Kind::Unsupported, Kind::Changed] {
             assert_eq!(count(5, kind), 1, "{kind:?}");
         }
-        let mut tries = SegmentTries::new(5);
+        let list = ListTries::new(5);
+        let mut tries = SegmentTries::new(&list);
         let busy = Error::new(Kind::RateLimited, "busy").retry_after(Duration::from_secs(30));
-        assert!(tries.next_wait(&busy).unwrap() >= Duration::from_secs(30));
+        assert!(tries.next_wait(&list, &busy).unwrap() >= Duration::from_secs(30));
         let closed = busy.retry_after(Duration::from_secs(3600));
-        assert_eq!(tries.next_wait(&closed), None);
+        assert_eq!(tries.next_wait(&list, &closed), None);
+    }
+
+    #[test]
+    fn a_segment_that_succeeds_gives_the_others_new_tries() {
+        let list = ListTries::new(2);
+        let mut tries = SegmentTries::new(&list);
+        let mut may_retry = |kind| tries.next_wait(&list, &Error::new(kind, "x/7.ts")).is_some();
+        for _ in 0..9 {
+            assert!(may_retry(Kind::Unavailable));
+            list.succeeded();
+        }
+        assert!(may_retry(Kind::Unavailable) && !may_retry(Kind::Unavailable));
+        list.succeeded();
+        assert!(!may_retry(Kind::NotFound), "a missing segment is not a busy server");
     }
 
     #[tokio::test]
     async fn an_error_names_the_segment() {
-        let failed = with_tries(1, Label::Media(7), || {
+        let list = ListTries::new(1);
+        let failed = with_tries(&list, Label::Media(7), || {
             std::future::ready(Err::<(), _>(Error::new(Kind::NotFound, "x/7.ts")))
         });
         assert_eq!(failed.await.unwrap_err().report(), "segment 7: x/7.ts");

@@ -45,7 +45,7 @@ fn a_count_that_is_off_by_one_loses_no_segment() {
     let (nginx, bae) = (serve("dash-number"), Bae::new());
     get(&bae, &[&nginx.url(URL)]).expect(0);
     let expected = fs::read(out_path(&bae, "main.mp4")).unwrap();
-    for seconds in ["PT10.0S", "PT13.9S"] {
+    for seconds in ["PT11.5S", "PT13.9S"] {
         edit(&nginx, |text| {
             let (before, after) = text.split_once("mediaPresentationDuration=\"").unwrap();
             let after = after.split_once('"').unwrap().1;
@@ -100,13 +100,14 @@ fn periods_of_one_encoding_become_one_file() {
              media='{period}$RepresentationID$-$Number$.m4s'/>"
         )
     });
-    for manifest in [listed, counted] {
+    for (manifest, is_same_file) in [(listed, true), (counted, false)] {
         nginx.serve("s/main.mpd", manifest.as_bytes());
-        for location in ["f", "r301"] {
-            let bae = Bae::new();
-            get(&bae, &[&nginx.url(&format!("/{location}/s/main.mpd"))]).expect(0);
-            assert_file(&out_path(&bae, "main.mp4"), &expected);
-        }
+        let other = Bae::new();
+        get(&other, &[&nginx.url(URL)]).expect(0);
+        let joined = out_path(&other, "main.mp4");
+        assert_eq!(packets(&joined), packets(&out_path(&bae, "main.mp4")));
+        // Fragments have other numbers where the manifest counts more segments than there are.
+        assert_eq!(fs::read(&joined).unwrap() == expected, is_same_file);
     }
 }
 
