@@ -146,15 +146,6 @@ impl Rig {
     }
 }
 
-/// Waits until `condition` holds.
-async fn until(condition: impl Fn() -> bool) {
-    let end = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < end, "the condition never held");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_torrents_can_be_added_and_removed_while_completions_are_late() {
     let torrent = Recipe::single("cycles.bin", 8 * MIB).piece(256 * KIB).make();
@@ -239,9 +230,9 @@ async fn peers_that_wait_for_memory_resume_whenever_storage_drains() {
     let storage = async {
         for _ in 0..2 {
             rig.backend.block_puts();
-            until(|| rig.pressure.sealed() > wait).await;
+            wait_until_async("acks are held back", || rig.pressure.sealed() > wait).await;
             rig.backend.unblock_puts();
-            until(|| rig.pressure.sealed() < resume / 2).await;
+            wait_until_async("storage drains", || rig.pressure.sealed() < resume / 2).await;
         }
     };
     let stop = CancellationToken::new();
