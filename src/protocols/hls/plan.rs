@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Kind, Result},
     protocols::{
         display_url,
-        segments::{Cipher, Label, ListClient, Segment, Source, bytes_of_data_url},
+        segments::{Cipher, Label, ListClient, Segment, Source, bytes_of_data_url, with_tries},
     },
 };
 
@@ -97,7 +97,8 @@ impl Fetched {
         urls.dedup();
         urls.retain(|url| !self.keys.contains_key(url));
         let fetch = |url: Url| async move {
-            let bytes = read_small(client, &url, None).await?;
+            let read = || read_small(client, &url, None);
+            let bytes = with_tries(&client.tries, "a key", read).await?;
             let key: [u8; KEY_LEN] = (&bytes[..]).try_into().map_err(|_| {
                 let (len, at) = (bytes.len(), location(&url));
                 let text = format!("{at}: a key has {len} bytes instead of {KEY_LEN}");
@@ -115,7 +116,8 @@ impl Fetched {
         if self.maps.contains_key(&key) {
             return Ok(());
         }
-        let bytes = read_small(client, &key.0, map.range.clone()).await?;
+        let read = || read_small(client, &key.0, map.range.clone());
+        let bytes = with_tries(&client.tries, "an initialization section", read).await?;
         let bytes = match map.keys.aes_key()? {
             None => bytes,
             Some(AesKey { iv: None, .. }) => {

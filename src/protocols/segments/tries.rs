@@ -2,12 +2,12 @@
 //! because one missing segment must not start a whole stream over.
 
 use std::{
+    fmt::Display,
     future::Future,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use super::segment::Label;
 use crate::{
     backends::Backoff,
     error::{Error, Kind, Result},
@@ -85,10 +85,10 @@ impl SegmentTries {
     }
 }
 
-/// Runs `work` for a segment until it succeeds, as often as `list` allows. Errors name the segment.
+/// Runs `work` until it succeeds, as often as `list` allows. Errors begin with `what`, the segment or what it needs.
 pub(in crate::protocols) async fn with_tries<T, F: Future<Output = Result<T>>>(
     list: &ListTries,
-    label: Label,
+    what: impl Display,
     mut work: impl FnMut() -> F,
 ) -> Result<T> {
     let mut tries = SegmentTries::new(list);
@@ -101,9 +101,9 @@ pub(in crate::protocols) async fn with_tries<T, F: Future<Output = Result<T>>>(
             Err(error) => error,
         };
         let Some(wait) = tries.next_wait(list, &error) else {
-            return Err(error.with_context(label));
+            return Err(error.with_context(what));
         };
-        tracing::info!("{label}: {}; trying again in {:.1} s", error.report(), wait.as_secs_f64());
+        tracing::info!("{what}: {}; trying again in {:.1} s", error.report(), wait.as_secs_f64());
         tokio::time::sleep(wait).await;
     }
 }
@@ -111,6 +111,7 @@ pub(in crate::protocols) async fn with_tries<T, F: Future<Output = Result<T>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocols::segments::Label;
 
     /// How often a segment is tried that always fails.
     fn count(max: u32, kind: Kind) -> u32 {

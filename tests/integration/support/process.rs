@@ -65,9 +65,10 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`. The kernel kills the child when the test's thread ends without dropping this value.
     pub(crate) fn start(name: &str, command: &Command) -> Self {
-        let mut wrapped = Command::new("setpriv");
+        // By their paths, because a test may set another PATH for its child.
+        let mut wrapped = Command::new("/usr/bin/setpriv");
         // Under `nohup` the tests ignore SIGHUP, and child processes inherit that.
-        wrapped.args(["--pdeathsig", "KILL", "env", "--default-signal=HUP"]);
+        wrapped.args(["--pdeathsig", "KILL", "/usr/bin/env", "--default-signal=HUP"]);
         wrapped.arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {

@@ -123,6 +123,8 @@ impl S3Server {
         // Each bucket has its own volumes, seven by default. One is enough, and there are many buckets.
         command.env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
         command.args(["-master.volumeSizeLimitMB=512", "-volume.max=500"]);
+        // Compaction, every 14 minutes by default, makes volumes read-only for its time: long on a slow disk.
+        command.arg("-master.vacuumIntervalSeconds=86400");
         // The default, 1 % of the disk, is gigabytes on a large one: below it the server refuses every write.
         command.args(["-master.telemetry=false", "-volume.minFreeSpace=100MiB"]);
         let process = Process::start("SeaweedFS", &command);
