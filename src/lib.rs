@@ -49,6 +49,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod config;
 #[doc(hidden)]
+pub mod daemon;
+#[doc(hidden)]
 pub mod downloads;
 mod embedding;
 #[doc(hidden)]
@@ -67,6 +69,8 @@ pub mod names;
 mod open_files;
 #[doc(hidden)]
 pub mod protocols;
+#[doc(hidden)]
+pub mod queue;
 #[doc(hidden)]
 pub mod ranges;
 #[doc(hidden)]

@@ -15,11 +15,13 @@ mod attach;
 mod backend_state;
 mod connection_threads;
 mod contents;
+mod downloads;
 mod errors;
 mod imports;
 mod key_states;
 mod manifests;
 mod metainfo;
+mod module_schemas;
 mod objects;
 mod partial_uploads;
 mod punch_holes;
@@ -50,6 +52,7 @@ use crate::{
 
 pub use attach::{ExistingObject, ImportWithObjects};
 pub use contents::ImportContents;
+pub use downloads::{DownloadKey, DownloadRow, NewDownloadRow};
 pub(crate) use errors::is_catalog_failure;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use key_states::KeyState;

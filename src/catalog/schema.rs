@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::{random_hex, sql_error, sql_int};
+use super::{module_schemas, random_hex, sql_error, sql_int};
 use crate::{
     error::{Error, Kind, Result},
     hints::{Operation, hint},
@@ -156,6 +156,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
         tx.execute_batch(step).map_err(sql_error)?;
     }
     tx.pragma_update(None, "user_version", sql_int(MIGRATIONS.len() as u64)?).map_err(sql_error)?;
+    module_schemas::prepare(&tx)?;
     let fresh = random_hex::<8>()?;
     tx.execute("INSERT OR IGNORE INTO meta VALUES('catalog_id', ?)", [fresh]).map_err(sql_error)?;
     let id = catalog_id(&tx, path)?;

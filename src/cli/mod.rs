@@ -86,7 +86,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
     let cancel = interrupt::watch(out.stderr().clone())?;
     handle_file_size_limit()?;
     let context = Context { config, out, cancel };
-    if matches!(command, Command::Get(_) | Command::Seed(_)) {
+    if matches!(command, Command::Get(_) | Command::Seed(_) | Command::Daemon(_)) {
         // They allocate and free buffers all the time: 119 MiB resident instead of 155 MiB for seeding. The setting
         // is that of the whole process, so that no call of the library makes it.
         configure_heap();
@@ -108,6 +108,7 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Adopt(args) => commands::adopt::adopt(context, args).await,
         Command::Rm(args) => commands::remove::rm(context, args).await,
         Command::Gc(args) => commands::remove::gc(context, args).await,
+        Command::Daemon(args) => commands::daemon::daemon(context, args).await,
         Command::Storage(command) => commands::storage::run(context, command).await,
         Command::Completions { .. } => unreachable!("handled above, before anything is opened"),
     }

@@ -6,8 +6,10 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
+    api::ApiSection,
     ipfs::IpfsSection,
     network::NetworkSection,
+    queue::{CategorySection, HooksSection, QueueSection},
     secret::SettingValue,
     seeding::{CloudBudget, SeedingSection},
     settings::ProfileSettings,
@@ -30,6 +32,10 @@ pub(super) struct ConfigFile {
     pub(super) network: NetworkSection,
     pub(super) seeding: SeedingSection,
     pub(super) ipfs: IpfsSection,
+    pub(super) api: ApiSection,
+    pub(super) queue: QueueSection,
+    pub(super) categories: BTreeMap<String, CategorySection>,
+    pub(super) hooks: HooksSection,
     pub(super) profiles: BTreeMap<String, ProfileSettings>,
 }
 
@@ -51,6 +57,10 @@ struct RawConfigFile {
     network: NetworkSection,
     seeding: SeedingSection,
     ipfs: IpfsSection,
+    api: ApiSection,
+    queue: QueueSection,
+    category: BTreeMap<String, CategorySection>,
+    hooks: HooksSection,
     storage: BTreeMap<String, BTreeMap<String, Spanned<SettingValue>>>,
 }
 
@@ -96,6 +106,10 @@ impl ConfigFile {
             network: raw.network,
             seeding: raw.seeding,
             ipfs: raw.ipfs,
+            api: raw.api,
+            queue: raw.queue,
+            categories: raw.category,
+            hooks: raw.hooks,
             profiles,
         })
     }

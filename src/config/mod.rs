@@ -8,6 +8,7 @@
 //! Rejected are unknown keys (a typing error would otherwise be ignored silently), relative paths in the file (they
 //! have no defined base), and secrets in URLs.
 
+mod api;
 mod aws;
 mod drive_vars;
 mod env;
@@ -18,6 +19,7 @@ mod network;
 pub mod prices;
 mod profile;
 mod proxies;
+mod queue;
 mod secret;
 mod secrets_file;
 mod seeding;
@@ -33,8 +35,8 @@ use std::{
 
 #[cfg(feature = "cli")]
 pub(crate) use self::file::parse_rate;
-use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
 pub use self::{
+    api::{ApiOptions, DEFAULT_LISTEN, Dialects, parse_listen},
     env::Env,
     ipfs::{BlockFormat, IpfsOptions},
     list::StorageInfo,
@@ -44,10 +46,12 @@ pub use self::{
     },
     profile::{DriveProfile, Profile, ProfileKind, S3Profile},
     proxies::EnvProxies,
+    queue::{ActiveLimits, Category, Hooks, QueueOptions, ScheduleEntry, check_category_name},
     secret::Secret,
     seeding::{CloudBudget, SeedGoal, SeedOptions, check_ratio},
     write::NewStorage,
 };
+use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
 use crate::{
     error::{Error, Kind, Result},
     hints::{Operation, Setting, hint},
@@ -108,6 +112,9 @@ pub struct Config {
     pub seeding: SeedOptions,
     /// Base for the flags of IPFS.
     pub ipfs: IpfsOptions,
+    /// The daemon's network interface.
+    pub api: ApiOptions,
+    pub queue: QueueOptions,
     /// Path of the config file, which may not exist; `None` without a home folder.
     path: Option<PathBuf>,
     profiles: BTreeMap<String, ProfileSettings>,
@@ -193,6 +200,9 @@ impl Config {
         session.limit_rate = session.limit_rate.filter(|rate| *rate > 0);
         session.upload_limit = session.upload_limit.or(file.upload_limit).filter(|rate| *rate > 0);
 
+        let api = file.api.resolve(env).map_err(|e| e.with_context("[api] in the config file"))?;
+        let (queue, categories, hooks) = (file.queue, file.categories, file.hooks);
+        let queue = queue.resolve(categories, hooks, api.export_root.as_deref(), env)?;
         let drive = drive_vars::read(&overrides, env);
         let mut profiles = std::mem::take(&mut file.profiles);
         env.add_profiles(&mut profiles)?;
@@ -209,6 +219,8 @@ impl Config {
             network,
             seeding: file.seeding.resolve()?,
             ipfs: file.ipfs.resolve(env),
+            api,
+            queue,
             path: None,
             profiles,
             embedded: BTreeMap::new(),
@@ -253,6 +265,12 @@ impl Config {
             "s3" | "drive" => self.only_profile_of(name_or_url),
             _ => Err(self.unknown_storage(name_or_url)),
         }
+    }
+
+    /// The storage used where none is named.
+    #[must_use]
+    pub fn default_storage(&self) -> &str {
+        &self.default_storage
     }
 
     /// The names that `--storage` accepts: `file` and all profiles.

@@ -51,6 +51,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     estimate::{DriveLoad, Estimate, estimate},
     get::{GetItem, GetOptions, GetPreview, Getter},
+    import::identify::{SourceIdentity, identify_link, identify_torrent},
     maintain::adopt::{AdoptRequest, AdoptSummary, MissingFile},
     running::{ImportHandle, ImportSettings, RunningState, SeedHandle, SeedProgress},
     serve::{
@@ -202,6 +203,39 @@ impl Engine {
         let engine = Self(Arc::new(inner));
         engine.spawn_usage_recording();
         Ok(engine)
+    }
+
+    /// The settings that the engine was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The catalog, for layers that keep rows of their own in it.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Cancelled when the engine closes.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Name and hashes of an import.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn import_identity(&self, import: &str) -> Result<SourceIdentity> {
+        let row = self.catalog.get(&import.parse()?).await?;
+        Ok(SourceIdentity {
+            source: row.source,
+            torrent_file: None,
+            name: row.name,
+            info_hash_v1: row.info_hash_v1,
+            info_hash_v2: row.info_hash_v2,
+            bytes: Some(row.wanted.bytes),
+            host: None,
+        })
     }
 
     /// The events of everything that this engine does.

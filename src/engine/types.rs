@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::Streams;
@@ -58,6 +59,8 @@ impl EngineOptions {
 pub struct ImportRequest {
     /// Path or URL of a `.torrent` file, a magnet link, or the URL of a file or folder.
     pub source: String,
+    /// The torrent file itself. Then `source` is only recorded.
+    pub torrent_file: Option<Bytes>,
     /// Name or URL of the storage, as for [`Config::storage`](crate::config::Config::storage).
     pub storage: String,
     /// Files by number (from 1), range, or glob; `None` is all.

@@ -52,6 +52,8 @@ pub enum Event {
     /// An import or a file failed for good; sent once. A stop on request is no failure. Serialised as `error`.
     #[serde(rename = "error")]
     Failed(Failed),
+    /// A download was added to the queue, changed its state, or was removed.
+    Download(DownloadChanged),
     /// An event that this version does not know. Only deserialised.
     #[serde(other)]
     Unknown,
@@ -114,6 +116,25 @@ pub enum DownloadState {
     Failed,
     /// Complete, verified, and under its final name.
     Done,
+}
+
+/// A change of a download in the queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DownloadChanged {
+    /// Id of the download.
+    pub download: String,
+    pub number: u64,
+    pub name: String,
+    /// Its state now, by the name in the API; `removed` after its removal.
+    pub state: String,
+    /// Its state before; `None` when it was added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The import, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub import: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A failure of an import or of a file.
@@ -278,6 +299,7 @@ impl Event {
                 id.as_deref()
             }
             Self::Failed(failed) => failed.id.as_deref(),
+            Self::Download(changed) => changed.import.as_deref(),
             Self::Found(_) | Self::Fetching(_) | Self::Fetched(_) | Self::Unknown => None,
         };
         id.filter(|id| !id.is_empty())
@@ -309,6 +331,9 @@ impl Event {
             Self::Fetching(file) => file.path.len() + file.map.len(),
             Self::Fetched(file) => file.url.len() + file.path.len(),
             Self::Failed(failed) => failed.error.len(),
+            Self::Download(changed) => {
+                changed.name.len() + changed.error.as_ref().map_or(0, String::len)
+            }
         }
     }
 }

@@ -30,8 +30,10 @@ const LAYERS: &[&[&str]] = &[
     &["torrents"],
     &["downloads"],
     &["engine"],
+    &["queue"],
     &["embedding"],
     &["api"],
+    &["daemon"],
     &["cli"],
 ];
 /// The base layer consists of small modules that may use each other.

@@ -1,5 +1,6 @@
 //! Command line arguments. Every flag has an environment variable: `--some-flag` is `BAE_SOME_FLAG`.
 
+pub(super) mod daemon;
 pub(super) mod fetch;
 pub(super) mod get;
 pub(super) mod goals;
@@ -21,8 +22,8 @@ use clap_complete::Shell;
 use url::Url;
 
 use self::{
-    fetch::FetchArgs, get::GetArgs, goals::GoalArgs, limit::LimitArgs, network::NetworkArgs,
-    storage::StorageCommand,
+    daemon::DaemonArgs, fetch::FetchArgs, get::GetArgs, goals::GoalArgs, limit::LimitArgs,
+    network::NetworkArgs, storage::StorageCommand,
 };
 use super::output::{OutputOptions, wording};
 use crate::{
@@ -143,6 +144,8 @@ pub(super) enum Command {
     /// Manage the storages that imports can use
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Hold the data folder, and serve its queue of downloads to clients until stopped
+    Daemon(DaemonArgs),
     /// Print shell completions
     Completions { shell: Shell },
 }

@@ -32,6 +32,7 @@ pub(in crate::cli) async fn dry_run(context: Context, args: ImportArgs) -> Resul
     let fetch = args.fetch.download_options(&context, &session);
     let mut request = ImportRequest {
         source: String::new(),
+        torrent_file: None,
         storage: args.storage,
         select: args.select,
         layout: args.layout.into(),

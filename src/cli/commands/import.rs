@@ -40,6 +40,7 @@ pub(in crate::cli) async fn import(context: Context, args: ImportArgs) -> Result
     let download = args.fetch.download_options(&context, &session).await?;
     let request = ImportRequest {
         source: String::new(),
+        torrent_file: None,
         storage: args.storage,
         select: args.select,
         layout: args.layout.into(),

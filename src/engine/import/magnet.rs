@@ -138,6 +138,16 @@ impl Magnet {
         Ok(Some(encoder.finish()))
     }
 
+    /// The link of a torrent, by its hashes alone.
+    pub(super) fn of_hashes(v1: Option<[u8; 20]>, v2: Option<[u8; 32]>) -> Self {
+        Self { v1, v2, ..Self::default() }
+    }
+
+    /// The name that the link gives the torrent.
+    pub(super) fn display_name(&self) -> Option<&str> {
+        self.others.iter().find(|(key, _)| key == "dn").map(|(_, name)| name.as_str())
+    }
+
     /// The link for libtorrent: normalised to the spelling that it accepts, and without the
     /// selection, which bae applies.
     pub(in crate::engine) fn link(&self) -> String {

@@ -8,6 +8,7 @@
 pub(super) mod fill_from_server;
 pub(super) mod fill_from_torrent;
 pub(super) mod from_url;
+pub(super) mod identify;
 pub(super) mod magnet;
 pub(super) mod publish;
 pub(super) mod source;
@@ -66,10 +67,13 @@ pub(super) struct OpenTorrentImport {
 impl ImportJob {
     pub(super) async fn run(&self) -> Result<Imported> {
         let on_wait = |error: Option<&str>| self.report_waiting(error);
-        let ImportRequest { source, download, .. } = &*self.request;
-        let source = tokio::select! {
-            source = ImportSource::resolve(source, download, true, &on_wait) => source?,
-            () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+        let ImportRequest { source, torrent_file, download, .. } = &*self.request;
+        let source = match torrent_file {
+            Some(bytes) => ImportSource::Torrent(bytes.to_vec()),
+            None => tokio::select! {
+                source = ImportSource::resolve(source, download, true, &on_wait) => source?,
+                () = self.cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+            },
         };
         tokio::select! {
             probed = self.storage.probe(&self.engine.catalog) => probed?,

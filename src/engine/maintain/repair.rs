@@ -110,6 +110,7 @@ impl RepairRequest {
         let select = row.selected.as_deref().filter(|_| !row.is_torrent()).map(selection_spec);
         ImportRequest {
             source: row.source.clone(),
+            torrent_file: None,
             storage: row.storage.clone(),
             select,
             layout: row.layout,

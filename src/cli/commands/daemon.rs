@@ -1,0 +1,66 @@
+//! `daemon`: holds the data folder and serves its queue to clients, until stopped.
+
+use serde::Serialize;
+
+use crate::{
+    cli::{args::daemon::DaemonArgs, context::Context, output::Failure},
+    daemon::{self, ApiState},
+    engine::{Access, EngineOptions},
+    queue::Queue,
+};
+
+#[derive(Serialize)]
+struct ReadyLine<'a> {
+    event: &'static str,
+    /// URLs of the API.
+    listening: &'a [String],
+    socket: &'a str,
+    /// The file of the token.
+    token_file: &'a str,
+}
+
+/// Runs until stopped, then returns `Ok`.
+pub(in crate::cli) async fn daemon(mut context: Context, args: DaemonArgs) -> Result<(), Failure> {
+    args.apply_to(&mut context.config.api);
+    context.config.network = args.network.resolve(context.config.network.clone())?;
+    let session = context.config.network.session.clone();
+    context.config.upload_limit = session.upload_limit;
+    let options = EngineOptions::new(Access::Write).session(session);
+    context
+        .with_engine_options(options, async |engine| {
+            let queue = Queue::open(engine.clone()).await?;
+            let state = ApiState::new(queue)?;
+            let print =
+                |addresses: &[std::net::SocketAddr]| print_ready(&context, &state, addresses);
+            Ok(daemon::run(&state, context.cancel.clone(), print).await?)
+        })
+        .await
+}
+
+/// Prints the addresses, and a new token once. A closed standard output does not stop the daemon.
+fn print_ready(context: &Context, state: &ApiState, addresses: &[std::net::SocketAddr]) {
+    let base = &state.options().base_path;
+    let urls: Vec<String> = addresses.iter().map(|a| format!("http://{a}{base}/")).collect();
+    let data_dir = &context.config.data_dir;
+    let token_file = data_dir.join("api-token").display().to_string();
+    let socket = data_dir.join(daemon::socket::FILE_NAME).display().to_string();
+    if context.out.is_json() {
+        let line = ReadyLine {
+            event: "ready",
+            listening: &urls,
+            socket: &socket,
+            token_file: &token_file,
+        };
+        let _ = context.out.json(&line);
+    } else {
+        for url in &urls {
+            let _ = context.out.result(format_args!("listening on {url}"));
+        }
+    }
+    if let Some(token) = state.access().tokens().new_admin_token() {
+        context.out.note(format_args!("new token: {token} (also in {token_file})"));
+    }
+    if addresses.iter().any(|address| !address.ip().is_loopback()) {
+        context.out.note("other machines can connect; they need the token");
+    }
+}

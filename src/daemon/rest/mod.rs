@@ -1,0 +1,21 @@
+//! The REST API, below `/api/v1`. JSON in and out; errors are `application/problem+json`.
+
+mod downloads;
+mod views;
+
+use axum::{Router, middleware::from_fn_with_state};
+
+use super::{
+    access::{guard, require},
+    state::ApiState,
+};
+
+/// The routes of the REST API, behind the checks of origin and token.
+pub(super) fn router(state: &ApiState) -> Router {
+    let routes = Router::new().merge(downloads::routes());
+    Router::new()
+        .nest("/api/v1", routes)
+        .layer(from_fn_with_state(state.clone(), require))
+        .layer(from_fn_with_state(state.clone(), guard::check_origin))
+        .with_state(state.clone())
+}

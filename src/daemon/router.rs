@@ -1,0 +1,87 @@
+//! Where each dialect is mounted, and the layers around all of them.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+
+use super::{access::guard, problem::Problem, rest, state::ApiState};
+use crate::error::{Error, Kind};
+
+/// Longest body of a request, unless a route has its own limit.
+const MAX_BODY: usize = 1 << 20;
+/// Time for a request up to the head of its answer, the body of the request included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The whole API. A new dialect adds a line here, behind its switch.
+pub fn router(state: &ApiState) -> Router {
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(state.clone())
+        .merge(rest::router(state));
+    // Drop-in APIs, each switched on in `[api]`:
+    //     if state.options().dialects.qbittorrent { routes = routes.merge(qbittorrent::router(state.clone())); }
+    let base_path = state.options().base_path.as_str();
+    let routes = match base_path {
+        "" => routes,
+        base => Router::new().nest(base, routes.clone()).merge(routes),
+    };
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(limit_time))
+        .layer(from_fn(secure_headers))
+        .layer(from_fn_with_state(state.clone(), guard::check_host))
+}
+
+/// 200 when all listeners accept connections and the catalog answers.
+async fn ready(State(state): State<ApiState>) -> Response {
+    let answers = state.engine().catalog().flush().await.is_ok();
+    match state.is_ready() && answers {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+async fn not_found() -> Problem {
+    Error::new(Kind::NotFound, "no such path").into()
+}
+
+async fn method_not_allowed() -> Problem {
+    let error = Error::new(Kind::InvalidInput, "the path has no such method");
+    Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, error)
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let error = Error::new(Kind::Network, "the request took too long");
+            Problem::with_status(StatusCode::REQUEST_TIMEOUT, error).into_response()
+        }
+    }
+}
+
+/// Headers of every answer that has no others.
+async fn secure_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
