@@ -30,7 +30,7 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// The body of a response.
 #[derive(Debug)]
-pub(super) enum Body {
+pub enum Body {
     /// The complete body; may be empty.
     Ready(Bytes),
     /// `remaining` bytes, sent as they are read.

@@ -11,10 +11,11 @@
 
 mod body;
 mod content_type;
+mod file_response;
 mod page;
 mod range;
 mod routes;
 mod server;
 mod token;
 
-pub use self::{server::StreamServer, token::Token};
+pub use self::{body::Body, file_response::file_response, server::StreamServer, token::Token};

@@ -4,36 +4,28 @@
 //! `/TOKEN/ID/PATH` is a file. Without the token in the path, it must be in `Authorization: Bearer TOKEN` or
 //! `?token=TOKEN`.
 
-use std::{sync::Arc, time::Duration};
-
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Incoming,
     header::{
-        ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH,
-        CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, HeaderName, HeaderValue,
-        REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        HOST, HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE,
+        X_CONTENT_TYPE_OPTIONS,
     },
 };
 use percent_encoding::percent_decode_str;
-use tokio::time::timeout;
 
 use super::{
     body::Body,
-    content_type::content_type,
-    page::{self, Links, percent_encoded},
-    range::{RangeOutcome, evaluate},
+    file_response::file_response,
+    page::{self, Links},
     token::Token,
 };
 use crate::{
-    engine::{StreamedFile, StreamedImport, Streams},
+    engine::Streams,
     error::{Error, Kind, Result},
-    hints::{Setting, hint},
 };
-
-/// Timeout for the memory of a reader, when other readers have all of it.
-const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -94,7 +86,8 @@ impl Routes {
         }
         let path = percent_decode_str(path).decode_utf8().map_err(|_| not_found())?;
         let found = import.files().iter().find(|file| file.path == path);
-        self.file(&import, found.ok_or_else(not_found)?, request).await
+        file_response(&import, found.ok_or_else(not_found)?, request.method(), request.headers())
+            .await
     }
 
     /// Checks the token in the path, in `Authorization`, and in the query.
@@ -137,72 +130,6 @@ impl Routes {
         let all: Vec<_> = all.iter().map(|i| (i.id(), i.name(), i.files().len())).collect();
         text(StatusCode::OK, HTML, page::imports(&all, links))
     }
-
-    async fn file(
-        &self,
-        import: &Arc<StreamedImport>,
-        file: &StreamedFile,
-        request: &Request<Incoming>,
-    ) -> Result<Response<Body>> {
-        let (etag, len) = (format!("\"{}\"", file.tag), file.bytes);
-        let (status, range) = match evaluate(request.method(), request.headers(), &etag, len) {
-            RangeOutcome::Whole => (StatusCode::OK, 0..len),
-            RangeOutcome::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
-            RangeOutcome::NotModified => (StatusCode::NOT_MODIFIED, 0..0),
-            RangeOutcome::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, 0..0),
-            RangeOutcome::NotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
-        };
-        let sends = *request.method() == Method::GET && !range.is_empty();
-        let body = match sends {
-            true => self.body(import, file, range.clone()).await?,
-            false => Body::Ready(Bytes::new()),
-        };
-        let mut answer = Response::new(body);
-        *answer.status_mut() = status;
-        set_header(&mut answer, ETAG, &etag);
-        set_header(&mut answer, ACCEPT_RANGES, "bytes");
-        set_header(&mut answer, CACHE_CONTROL, "private, no-cache");
-        set_header(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
-        match status {
-            StatusCode::RANGE_NOT_SATISFIABLE => {
-                set_header(&mut answer, CONTENT_RANGE, &format!("bytes */{len}"));
-            }
-            StatusCode::PARTIAL_CONTENT => {
-                let text = format!("bytes {}-{}/{len}", range.start, range.end - 1);
-                set_header(&mut answer, CONTENT_RANGE, &text);
-            }
-            _ => {}
-        }
-        if status.is_success() {
-            set_header(&mut answer, CONTENT_TYPE, content_type(&file.path));
-            set_header(&mut answer, CONTENT_LENGTH, &(range.end - range.start).to_string());
-            let name = file.path.rsplit('/').next().unwrap_or_default();
-            let name = format!("inline; filename*=UTF-8''{}", percent_encoded(name));
-            set_header(&mut answer, CONTENT_DISPOSITION, &name);
-        }
-        Ok(answer)
-    }
-
-    /// The body of an answer. Stored bytes are read once before the head is sent, so that an error
-    /// becomes a status code. While the import is being filled, the head is sent at once: players wait
-    /// longer for a body than for a head.
-    async fn body(
-        &self,
-        import: &Arc<StreamedImport>,
-        file: &StreamedFile,
-        range: std::ops::Range<u64>,
-    ) -> Result<Body> {
-        let memory = timeout(MEMORY_TIMEOUT, import.reserve_reader()).await.map_err(|_| {
-            Error::new(Kind::Unavailable, "too many readers at once")
-                .hint(hint!["each reader needs memory: raise ", Setting::Memory])
-        })?;
-        let mut read = import.read(file, range);
-        let first = match import.is_being_filled() {
-            true => None,
-            false => read.next().await?,
-        };
-        Ok(Body::feed(read, first, memory))
-    }
 }
 
 fn not_found() -> Error {
@@ -239,7 +166,7 @@ fn text(status: StatusCode, kind: &str, text: impl Into<Bytes>) -> Response<Body
     answer
 }
 
-fn set_header(answer: &mut Response<Body>, name: HeaderName, value: &str) {
+pub(super) fn set_header(answer: &mut Response<Body>, name: HeaderName, value: &str) {
     // All values are ASCII: numbers, constants, and percent-encoded names.
     if let Ok(value) = HeaderValue::from_str(value) {
         answer.headers_mut().insert(name, value);

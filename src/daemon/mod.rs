@@ -24,6 +24,7 @@
 //! or too slow, and whatever would name a path, a command, or a storage by its URL.
 
 pub mod access;
+mod metrics;
 mod problem;
 mod rest;
 mod router;

@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 
-use super::{access::guard, problem::Problem, rest, state::ApiState};
+use super::{access::guard, metrics, problem::Problem, rest, state::ApiState};
 use crate::error::{Error, Kind};
 
 /// Longest body of a request, unless a route has its own limit.
@@ -25,7 +25,8 @@ pub fn router(state: &ApiState) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(state.clone())
-        .merge(rest::router(state));
+        .merge(rest::router(state))
+        .merge(metrics::router(state));
     // Drop-in APIs, each switched on in `[api]`:
     //     if state.options().dialects.qbittorrent { routes = routes.merge(qbittorrent::router(state.clone())); }
     let base_path = state.options().base_path.as_str();

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, Permissions},
     io,
-    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::PermissionsExt as _, net::UnixStream as StdUnixStream},
+    },
     path::{Path, PathBuf},
 };
 
@@ -58,7 +61,7 @@ pub fn bind(data_dir: &Path) -> Result<BoundSocket> {
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when there is none.
 pub async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
-    let stream = with_short_path(data_dir, FILE_NAME, std::os::unix::net::UnixStream::connect)?;
+    let stream = with_short_path(data_dir, FILE_NAME, |path| StdUnixStream::connect(path))?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }

@@ -1,6 +1,7 @@
 //! What all requests share.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -8,8 +9,16 @@ use std::{
     time::Instant,
 };
 
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
 use super::access::Access;
-use crate::{config::ApiOptions, engine::Engine, error::Result, queue::Queue};
+use crate::{
+    config::ApiOptions,
+    engine::{Engine, StreamedImport, Streams},
+    error::Result,
+    queue::Queue,
+};
 
 /// The state of the API. Clones share it.
 #[derive(Debug, Clone)]
@@ -22,7 +31,12 @@ struct Shared {
     access: Access,
     started: Instant,
     is_ready: AtomicBool,
+    /// Imports that were read last, the latest first.
+    opened: Mutex<VecDeque<Arc<StreamedImport>>>,
 }
+
+/// Imports that stay open for readers. Each holds the map of its bytes.
+const MAX_OPENED: usize = 16;
 
 impl ApiState {
     /// The state for a queue, with the settings of its engine's config. Makes the tokens at the first start.
@@ -39,6 +53,7 @@ impl ApiState {
             access,
             started: Instant::now(),
             is_ready: AtomicBool::new(false),
+            opened: Mutex::default(),
         })))
     }
 
@@ -78,5 +93,31 @@ impl ApiState {
     /// Sets what [`ApiState::is_ready`] says.
     pub fn set_ready(&self, is_ready: bool) {
         self.0.is_ready.store(is_ready, Ordering::Relaxed);
+    }
+
+    /// Cancelled when the engine closes.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.engine().stopping()
+    }
+
+    /// An import that is open for reading, by its id. While a download fills it, missing bytes are fetched first.
+    ///
+    /// # Errors
+    /// `NotFound`; otherwise the error of opening its storage.
+    pub async fn streamed(&self, import: &str) -> Result<Arc<StreamedImport>> {
+        if let Some(running) = self.queue().streams().find(import) {
+            return Ok(running);
+        }
+        let known = self.0.opened.lock().iter().find(|opened| opened.id() == import).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let opened = self.engine().stream(import, &Streams::default()).await?;
+        let mut all = self.0.opened.lock();
+        all.retain(|other| other.id() != opened.id());
+        all.push_front(Arc::clone(&opened));
+        all.truncate(MAX_OPENED);
+        Ok(opened)
     }
 }

@@ -216,6 +216,12 @@ impl Engine {
         &self.catalog
     }
 
+    /// The memory budget, and the payload bytes in memory.
+    #[must_use]
+    pub fn memory_use(&self) -> (u64, u64) {
+        (self.memory.total() as u64, self.memory.held() as u64)
+    }
+
     /// Cancelled when the engine closes.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stopping.clone()

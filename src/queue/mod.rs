@@ -19,6 +19,7 @@ mod change;
 mod clock;
 mod download;
 mod filter;
+mod hooks;
 mod request;
 mod runner;
 mod schedule;
@@ -26,7 +27,9 @@ mod scheduler;
 mod service;
 mod state;
 mod store;
+mod totals;
 mod values;
+mod watch;
 
 pub use self::{
     add::{NewDownload, NewSource, check_tag},
@@ -40,6 +43,7 @@ pub use self::{
     service::{Added, Queue},
     state::{Failure, Seeding, State, StateName},
     store::{Changes, Removal},
+    totals::Totals,
 };
 
 #[cfg(test)]

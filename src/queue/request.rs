@@ -31,7 +31,7 @@ impl Queue {
             seed: self.seeds(download),
             seeding: self.seed_options(download),
             timeout: self.0.engine.config().timeout,
-            streams: None,
+            streams: Some(self.0.streams.clone()),
             download: self.download_options(download)?,
         })
     }

@@ -11,15 +11,17 @@ use super::{
     clock::{Clock, SystemClock},
     download::{Download, DownloadId, InfoHashes, Progress},
     filter::{Filter, Listed, Page},
+    hooks::HookRunner,
     runner::Runs,
     state::{Seeding, State},
     store::{Changes, Store},
+    totals::Totals,
     values::Values,
 };
 use crate::{
     catalog::{Catalog, LayoutKind, NewDownloadRow},
     config::{Category, QueueOptions},
-    engine::{Engine, SourceIdentity},
+    engine::{Engine, SourceIdentity, Streams},
     error::{Error, Kind, Result},
     events::{DownloadChanged, Event},
 };
@@ -49,6 +51,10 @@ pub(super) struct Inner {
     /// Wakes the scheduler.
     pub(super) wake: Notify,
     pub(super) runs: Runs,
+    /// Imports that are being filled, for players.
+    pub(super) streams: Streams,
+    pub(super) hooks: HookRunner,
+    pub(super) totals: Mutex<Totals>,
     pub(super) categories: RwLock<Categories>,
     pub(super) values: RwLock<Values>,
     /// Idempotency keys with the download and the time of the request.
@@ -111,6 +117,9 @@ impl Queue {
             changes: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             runs: Runs::default(),
+            streams: Streams::default(),
+            hooks: HookRunner::new(options.hooks.clone()),
+            totals: Mutex::default(),
             categories: RwLock::new(categories),
             values: RwLock::new(values),
             keys: Mutex::new(keys.collect()),
@@ -130,6 +139,12 @@ impl Queue {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    /// The imports of running downloads, for players.
+    #[must_use]
+    pub fn streams(&self) -> &Streams {
+        &self.0.streams
     }
 
     pub(super) fn catalog(&self) -> &Catalog {
@@ -376,6 +391,10 @@ impl Queue {
         let state = download.state.name();
         if previous.is_none_or(|previous| previous.state.name() != state) {
             self.report(&download, state.as_str(), previous);
+            self.call_hooks(&download);
+        }
+        if let Some(previous) = previous {
+            self.count(previous, &download);
         }
         download
     }

@@ -356,7 +356,7 @@ fn invalid(what: &str) -> Problem {
 }
 
 /// A body that is too long, has the wrong type, or is no JSON of the right form.
-fn bad_body(rejection: JsonRejection) -> Problem {
+pub(super) fn bad_body(rejection: JsonRejection) -> Problem {
     let error = Error::new(Kind::InvalidInput, rejection.body_text());
     Problem::with_status(rejection.status(), error)
 }

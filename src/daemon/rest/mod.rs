@@ -1,6 +1,9 @@
 //! The REST API, below `/api/v1`. JSON in and out; errors are `application/problem+json`.
 
 mod downloads;
+mod events;
+mod imports;
+mod system;
 mod views;
 
 use axum::{Router, middleware::from_fn_with_state};
@@ -12,7 +15,11 @@ use super::{
 
 /// The routes of the REST API, behind the checks of origin and token.
 pub(super) fn router(state: &ApiState) -> Router {
-    let routes = Router::new().merge(downloads::routes());
+    let routes = Router::new()
+        .merge(downloads::routes())
+        .merge(imports::routes())
+        .merge(system::routes())
+        .merge(events::routes());
     Router::new()
         .nest("/api/v1", routes)
         .layer(from_fn_with_state(state.clone(), require))

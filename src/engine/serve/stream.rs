@@ -79,6 +79,11 @@ impl Streams {
         }
     }
 
+    /// Leaves an import out from now on. Reads that run go on.
+    pub fn remove(&self, id: &str) {
+        self.shared.imports.lock().retain(|import| import.id != id);
+    }
+
     /// Adds an import, in the place of one with the same id.
     fn add(&self, import: StreamedImport) -> Arc<StreamedImport> {
         let import = Arc::new(import);

@@ -147,6 +147,9 @@ impl Queue {
             download.import = Some(imported.id.clone());
             download.progress.bytes = Some(download.progress.bytes.unwrap_or(imported.bytes));
             download.progress.stored = download.progress.bytes.unwrap_or(imported.bytes);
+            let since_last_copy =
+                imported.downloaded.saturating_sub(download.progress.downloaded_now);
+            download.progress.downloaded += since_last_copy;
             download.finished_at.get_or_insert(now);
             download.tries = 0;
             if seeding.is_some() {
@@ -251,6 +254,9 @@ struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if let Some(import) = self.queue.by_number(self.number).and_then(|d| d.import.clone()) {
+            self.queue.0.streams.remove(&import);
+        }
         self.queue.0.runs.downloads.lock().remove(&self.number);
         self.queue.0.revision.send_modify(|_| {});
         self.queue.0.wake.notify_one();

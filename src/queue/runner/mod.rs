@@ -52,6 +52,8 @@ impl Queue {
         self.spawn(async move { queue.run().await });
         let queue = self.clone();
         self.spawn(async move { queue.follow_progress().await });
+        let queue = self.clone();
+        self.spawn(async move { queue.watch_folders().await });
     }
 
     /// Runs a task until the engine closes.

@@ -1,7 +1,7 @@
 //! Copies the progress of what runs into the store.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use crate::{
         Queue,
         download::{Download, Progress},
         service::record,
+        state::{Seeding, State},
     },
 };
 
@@ -36,6 +37,7 @@ const TIME_STEP: Duration = Duration::from_secs(10);
 
 impl Queue {
     pub(super) async fn follow_progress(&self) {
+        // By the number of the engine's handle: each run counts from zero.
         let mut seen: HashMap<u64, Seen> = HashMap::new();
         let (mut last, mut recorded) = (Instant::now(), Instant::now());
         loop {
@@ -43,9 +45,10 @@ impl Queue {
             let seeds: Vec<(u64, SeedHandle)> =
                 self.0.runs.seeds.lock().iter().map(|(n, seed)| (*n, seed.clone())).collect();
             let is_idle = imports.is_empty() && seeds.is_empty();
-            seen.retain(|number, _| {
-                imports.iter().any(|(n, _)| n == number) || seeds.iter().any(|(n, _)| n == number)
-            });
+            let handles = imports.iter().map(|(_, handle)| handle.number());
+            let handles: HashSet<u64> =
+                handles.chain(seeds.iter().map(|(_, seed)| seed.number())).collect();
+            seen.retain(|handle, _| handles.contains(handle));
             let elapsed = last.elapsed();
             last = Instant::now();
             self.copy(&imports, &seeds, &mut seen, elapsed).await;
@@ -74,17 +77,18 @@ impl Queue {
         let now = self.now();
         for (number, handle) in imports {
             let progress = handle.progress().borrow().clone();
-            if progress.id.is_empty() {
+            let runs = |d: &Download| matches!(d.state, State::Starting | State::Downloading);
+            // One that is being paused, or is stored, has its last figures.
+            if progress.id.is_empty() || !self.by_number(*number).is_some_and(|d| runs(&d)) {
                 continue;
             }
-            let seen = seen.entry(*number).or_default();
+            let seen = seen.entry(handle.number()).or_default();
             seen.time += elapsed;
             self.set_progress(*number, now, seen, |current, seen| Progress {
                 bytes: Some(progress.bytes),
                 stored: progress.stored,
-                downloaded: current.downloaded
-                    + progress.downloaded.saturating_sub(seen.downloaded),
-                uploaded: current.uploaded + progress.uploaded.saturating_sub(seen.uploaded),
+                downloaded: current.downloaded + increase(seen.downloaded, progress.downloaded),
+                uploaded: current.uploaded + increase(seen.uploaded, progress.uploaded),
                 downloaded_now: progress.downloaded,
                 uploaded_now: progress.uploaded,
                 download_rate: progress.download_rate,
@@ -100,12 +104,18 @@ impl Queue {
         }
         for (number, handle) in seeds {
             let progress = *handle.progress().borrow();
-            let seen = seen.entry(*number).or_default();
+            let Some(known) = self.by_number(*number) else { continue };
+            if known.seeding != Seeding::Active {
+                continue;
+            }
+            // Seeding goes on with the torrent of the import, and with its count of bytes.
+            let first = Seen { uploaded: known.progress.uploaded_now, ..Seen::default() };
+            let seen = seen.entry(handle.number()).or_insert(first);
             if progress.active > 0 {
                 seen.time += elapsed;
             }
             self.set_progress(*number, now, seen, |current, seen| Progress {
-                uploaded: current.uploaded + progress.uploaded.saturating_sub(seen.uploaded),
+                uploaded: current.uploaded + increase(seen.uploaded, progress.uploaded),
                 downloaded_now: seen.downloaded,
                 uploaded_now: progress.uploaded,
                 upload_rate: progress.upload_rate,
@@ -158,4 +168,9 @@ impl Queue {
             tracing::warn!("the progress of downloads was not recorded: {}", e.report());
         }
     }
+}
+
+/// The increase of a counter, which starts again from zero when its torrent enters the session again.
+fn increase(before: u64, now: u64) -> u64 {
+    if now >= before { now - before } else { now }
 }

@@ -16,6 +16,9 @@ impl Queue {
         self.spawn(async move {
             queue.stop_number(download.number);
             queue.wait_until_stopped(download.number).await;
+            if let Some(import) = &download.import {
+                queue.streams().remove(import);
+            }
             let mut tries = 0;
             while let Err(e) = queue.remove_now(&download).await {
                 tracing::warn!("download {}: not removed yet: {}", download.id, e.report());
