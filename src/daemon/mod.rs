@@ -25,7 +25,7 @@
 
 pub mod access;
 mod metrics;
-mod problem;
+pub mod problem;
 mod rest;
 mod router;
 mod run;
