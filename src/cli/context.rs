@@ -6,15 +6,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{Failure, Output};
 use crate::{
-    config::Config,
+    config::{Config, Secret},
     engine::{Access, Engine, EngineOptions},
     error::{Error, Kind, Result},
+    queue::Queue,
 };
+
+/// The daemon that a command runs in.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub(super) queue: Queue,
+}
 
 /// What every command receives.
 pub(super) struct Context {
     pub(super) config: Config,
     pub(super) out: Output,
+    /// The password of `BAE_PASSWORD`.
+    pub(super) password: Option<Secret>,
+    /// `None` in a process of its own.
+    pub(super) host: Option<Host>,
     /// Cancelled by the first Ctrl-C, SIGTERM or SIGHUP.
     pub(super) cancel: CancellationToken,
 }
@@ -38,6 +49,9 @@ impl Context {
         options: EngineOptions,
         work: impl AsyncFnOnce(&Engine) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        if let Some(host) = &self.host {
+            return work(host.queue.engine()).await;
+        }
         let engine = self.unless_cancelled(Engine::open(self.config.clone(), options)).await?;
         let stop = async {
             self.cancel.cancelled().await;
@@ -52,6 +66,26 @@ impl Context {
         let value = worked?;
         closed?;
         Ok(value)
+    }
+
+    /// Waits for something that runs in the engine. In a process of its own, the engine stops it after Ctrl-C; in a
+    /// daemon, the engine lives on, and `stop` is called.
+    pub(super) async fn wait_or_stop<T>(
+        &self,
+        stop: impl FnOnce(),
+        wait: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let stopped = async {
+            self.cancel.cancelled().await;
+            if self.host.is_some() {
+                stop();
+            }
+            pending().await
+        };
+        tokio::select! {
+            done = wait => done,
+            never = stopped => never,
+        }
     }
 
     /// Runs a call that does not watch the cancellation token itself.

@@ -14,7 +14,9 @@ mod commands;
 mod context;
 mod interrupt;
 mod output;
+mod remote;
 mod secret;
+mod streams;
 mod telemetry;
 
 use std::{ffi::OsString, io, process::ExitCode};
@@ -37,14 +39,23 @@ use crate::{
 /// Runs one command and reports errors. [`Kind::exit_code`](crate::error::Kind::exit_code) has the table of exit codes.
 pub async fn run(cli: Cli) -> ExitCode {
     let out = Output::new(cli.global.output_options(), Stderr::default());
-    match execute(cli, out.clone()).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = execute(cli, out.clone()).await;
+    match done {
+        Ok(code) => code.into(),
+        Err(failure) => exit_code(Err(failure), &out).into(),
+    }
+}
+
+/// Reports the error of a command, and returns its exit code.
+fn exit_code(done: Result<(), Failure>, out: &Output) -> u8 {
+    match done {
+        Ok(()) => 0,
         // The reader closed the pipe, as in `bae cat … | head`: not an error.
-        Err(Failure::PipeClosed) => ExitCode::SUCCESS,
-        Err(Failure::Reported(kind)) => kind.exit_code().into(),
+        Err(Failure::PipeClosed) => 0,
+        Err(Failure::Reported(kind)) => kind.exit_code(),
         Err(Failure::Error(error)) => {
             out.error(&error);
-            error.kind().exit_code().into()
+            error.kind().exit_code()
         }
     }
 }
@@ -73,24 +84,37 @@ pub fn report_usage_error(error: &clap::Error, args: impl Iterator<Item = OsStri
     u8::try_from(error.exit_code()).unwrap_or(2).into()
 }
 
-async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
-    let Some(command) = cli.command else { return out.raw(args::help().as_bytes()) };
-    if let Command::Completions { shell } = command {
-        return out.raw(&args::completions(shell));
+async fn execute(mut cli: Cli, out: Output) -> Result<u8, Failure> {
+    match &cli.command {
+        None => return out.raw(args::help().as_bytes()).map(|()| 0),
+        Some(Command::Completions { shell }) => {
+            return out.raw(&args::completions(*shell)).map(|()| 0);
+        }
+        Some(_) => {}
     }
     let GlobalArgs { verbose, quiet, log_format, .. } = cli.global;
     telemetry::init(out.stderr(), verbose, quiet, log_format)?;
-    let mut overrides = overrides(cli.global);
-    overrides.creates_config = matches!(command, Command::Storage(StorageCommand::Add(_)));
+    let mut overrides = overrides(&cli.global);
+    overrides.creates_config =
+        matches!(cli.command, Some(Command::Storage(StorageCommand::Add(_))));
     let config = Config::load(overrides, &Env::process())?;
     let cancel = interrupt::watch(out.stderr().clone())?;
     handle_file_size_limit()?;
-    let context = Context { config, out, cancel };
+    if let Some(code) = remote::run(&cli, &config, &cancel).await? {
+        return Ok(code);
+    }
+    let password = remote::password_from_env();
+    let context = Context { config, out, password, host: None, cancel };
+    let Some(command) = cli.command.take() else { return Ok(0) };
     if matches!(command, Command::Get(_) | Command::Seed(_) | Command::Daemon(_)) {
         // They allocate and free buffers all the time: 119 MiB resident instead of 155 MiB for seeding. The setting
         // is that of the whole process, so that no call of the library makes it.
         configure_heap();
     }
+    run_command(context, command).await.map(|()| 0)
+}
+
+async fn run_command(context: Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Import(args) => commands::import::import(context, args).await,
         Command::Get(args) => commands::get::get(context, args).await,
@@ -108,9 +132,10 @@ async fn execute(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Adopt(args) => commands::adopt::adopt(context, args).await,
         Command::Rm(args) => commands::remove::rm(context, args).await,
         Command::Gc(args) => commands::remove::gc(context, args).await,
+        Command::Queue(command) => commands::queue::run(context, command).await,
         Command::Daemon(args) => commands::daemon::daemon(context, args).await,
         Command::Storage(command) => commands::storage::run(context, command).await,
-        Command::Completions { .. } => unreachable!("handled above, before anything is opened"),
+        Command::Completions { .. } => unreachable!("handled before anything is opened"),
     }
 }
 
@@ -121,7 +146,8 @@ fn handle_file_size_limit() -> Result<()> {
     signal(limit).map(drop).map_err(|e| Error::io("cannot install a signal handler", e))
 }
 
-fn overrides(global: GlobalArgs) -> Overrides {
+fn overrides(global: &GlobalArgs) -> Overrides {
+    let global = global.clone();
     Overrides {
         data_dir: global.data_dir,
         config: global.config,

@@ -1,6 +1,6 @@
 //! Secrets typed by the user: read without echo from a terminal, or from piped input.
 
-use std::io::{self, IsTerminal, Read};
+use std::io;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio_util::sync::CancellationToken;
@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     context::{Context, interrupted},
     output::{Failure, Output, sanitize},
+    streams::Streams,
 };
 use crate::{
     config::Secret,
@@ -35,8 +36,9 @@ pub(super) async fn prompt_for_secrets(
     if keys.is_empty() {
         return Ok(secrets);
     }
-    if !io::stdin().is_terminal() {
-        let piped = context.unless_cancelled(blocking(read_all)).await?;
+    let streams = context.out.streams();
+    if !streams.stdin_is_terminal() {
+        let piped = context.unless_cancelled(blocking(streams, read_all)).await?;
         return Ok(split_piped_secrets(&keys, &piped)?);
     }
     for key in keys {
@@ -50,10 +52,10 @@ pub(super) async fn prompt_for_secrets(
 async fn prompt_hidden(out: &Output, cancel: &CancellationToken, what: &str) -> Result<String> {
     let line = {
         // Turn the echo off before the prompt, since the user may type at once.
-        let _echo_off = EchoOff::start()?;
+        let _echo_off = EchoOff::start(out.streams())?;
         out.stderr().prompt(format_args!("{what} (not shown): "));
         tokio::select! {
-            line = blocking(read_line) => line,
+            line = blocking(out.streams(), Streams::read_line) => line,
             () = cancel.cancelled() => Err(interrupted()),
         }
     };
@@ -84,10 +86,11 @@ pub(super) async fn prompt_password(
 /// `InvalidInput` when there is none; `Cancelled`.
 pub(super) async fn read_password(context: &Context, user: &str) -> Result<String> {
     let user = sanitize(user);
-    if io::stdin().is_terminal() {
+    let streams = context.out.streams();
+    if streams.stdin_is_terminal() {
         return prompt_password(context.out.clone(), context.cancel.clone(), user).await;
     }
-    let piped = context.unless_cancelled(blocking(read_all)).await?;
+    let piped = context.unless_cancelled(blocking(streams, read_all)).await?;
     match piped.trim() {
         "" => Err(no_password_error(&format!("no password given for {user}"))),
         password => Ok(password.to_owned()),
@@ -100,19 +103,15 @@ fn no_password_error(text: &str) -> Error {
     )
 }
 
-async fn blocking(read: fn() -> io::Result<String>) -> Result<String> {
-    let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten();
+async fn blocking(streams: &Streams, read: fn(&Streams) -> io::Result<String>) -> Result<String> {
+    let streams = streams.clone();
+    let read = tokio::task::spawn_blocking(move || read(&streams)).await;
+    let read = read.map_err(io::Error::other).flatten();
     read.map_err(|e| Error::io("cannot read a secret from standard input", e))
 }
 
-fn read_line() -> io::Result<String> {
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).map(|_| line)
-}
-
-fn read_all() -> io::Result<String> {
-    let mut text = String::new();
-    io::stdin().lock().take(MAX_LEN).read_to_string(&mut text).map(|_| text)
+fn read_all(streams: &Streams) -> io::Result<String> {
+    String::from_utf8(streams.read_to_end(MAX_LEN)?).map_err(io::Error::other)
 }
 
 fn split_piped_secrets(keys: &[&'static str], piped: &str) -> Result<Vec<(&'static str, String)>> {
@@ -135,24 +134,26 @@ fn require_text(key: &str, text: &str) -> Result<String> {
 }
 
 /// Turns the terminal echo off until dropped, also when the prompt is interrupted.
-struct EchoOff(Termios);
+struct EchoOff(Termios, Streams);
 
 impl EchoOff {
-    fn start() -> Result<Self> {
+    fn start(streams: &Streams) -> Result<Self> {
         let failed =
             |e: rustix::io::Errno| Error::io("cannot change the terminal settings", e.into());
-        let before = tcgetattr(io::stdin()).map_err(failed)?;
+        let before = streams.with_stdin(|stdin| tcgetattr(stdin)).map_err(failed)?;
         let mut without_echo = before.clone();
         without_echo.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Now, &without_echo).map_err(failed)?;
-        Ok(Self(before))
+        streams
+            .with_stdin(|stdin| tcsetattr(stdin, OptionalActions::Now, &without_echo))
+            .map_err(failed)?;
+        Ok(Self(before, streams.clone()))
     }
 }
 
 impl Drop for EchoOff {
     fn drop(&mut self) {
         // Ignored: a closed terminal needs no echo.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+        let _ = self.1.with_stdin(|stdin| tcsetattr(stdin, OptionalActions::Now, &self.0));
     }
 }
 

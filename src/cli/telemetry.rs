@@ -8,22 +8,34 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     str::FromStr,
 };
 
 use indicatif::MultiProgress;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
+use super::streams::Streams;
 use crate::error::{Error, Kind, Result};
 
 /// Standard error, shared by log lines, messages and progress bars. Cheap to clone; all clones share the same bars.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stderr {
     bars: MultiProgress,
+    streams: Streams,
 }
 
 impl Stderr {
+    /// Of these streams.
+    pub(super) fn new(streams: Streams) -> Self {
+        Self { bars: MultiProgress::with_draw_target(streams.draw_target()), streams }
+    }
+
+    /// The streams that it is a part of.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
     /// The progress bars; add new ones here.
     #[must_use]
     pub(super) fn bars(&self) -> &MultiProgress {
@@ -41,11 +53,7 @@ impl Stderr {
     }
 
     fn write_above_bars(&self, bytes: &[u8]) -> io::Result<()> {
-        self.bars.suspend(|| {
-            let mut stderr = io::stderr().lock();
-            stderr.write_all(bytes)?;
-            stderr.flush()
-        })
+        self.bars.suspend(|| self.streams.write_stderr(bytes))
     }
 }
 
@@ -108,7 +116,7 @@ pub(super) fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat)
             .because(e)
             .hint("write it like info, or bae=debug,warn")
     })?;
-    let colour = io::stderr().is_terminal() && !no_color();
+    let colour = stderr.streams().stderr_is_terminal() && !no_color();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr.clone())

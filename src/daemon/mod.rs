@@ -24,6 +24,7 @@
 //! or too slow, and whatever would name a path, a command, or a storage by its URL.
 
 pub mod access;
+pub mod commands;
 mod metrics;
 pub mod problem;
 mod rest;
@@ -34,4 +35,5 @@ pub mod socket;
 mod state;
 pub mod systemd;
 
+pub(crate) use self::rest::DownloadView;
 pub use self::{router::router, run::run, server::Server, state::ApiState};

@@ -1,6 +1,15 @@
 //! The server: accepts connections of TCP and of the unix socket, and limits their number, memory and time.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body, http::Request};
 use hyper::body::Incoming;
@@ -20,9 +29,9 @@ use tower_service::Service as _;
 use super::access::Peer;
 use crate::error::{Error, Result};
 
-/// Most connections at once. Further ones wait in the system's accept queue.
+/// Most connections at once, of TCP and of the unix socket each. Further ones wait in the system's accept queue.
 const MAX_CONNECTIONS: usize = 1024;
-/// Time for the head of a request, and for an idle connection between two requests.
+/// Time for the head of a request, for an idle connection between two requests, and for the first request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest head of a request, and largest write buffer of a connection.
 const MAX_BUFFER: usize = 64 << 10;
@@ -72,7 +81,8 @@ impl Server {
     pub async fn run(self, router: Router, stop: CancellationToken) {
         let connections = Arc::new(Connections {
             router,
-            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tcp_slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            unix_slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             stop: stop.clone(),
         });
         let mut listeners = JoinSet::new();
@@ -85,14 +95,19 @@ impl Server {
         stop.cancelled().await;
         while listeners.join_next().await.is_some() {}
         let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        let ended = connections.slots.acquire_many(all);
+        let ended = async {
+            let _ = connections.tcp_slots.acquire_many(all).await;
+            let _ = connections.unix_slots.acquire_many(all).await;
+        };
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, ended).await;
     }
 }
 
 struct Connections {
     router: Router,
-    slots: Arc<Semaphore>,
+    tcp_slots: Arc<Semaphore>,
+    /// Of its own: strangers that hold all connections of TCP do not lock out the owner.
+    unix_slots: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -139,8 +154,9 @@ impl Connections {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
     ) {
+        let slots = if peer.is_unix_socket() { &self.unix_slots } else { &self.tcp_slots };
         let slot = tokio::select! {
-            slot = Arc::clone(&self.slots).acquire_owned() => slot,
+            slot = Arc::clone(slots).acquire_owned() => slot,
             () = self.stop.cancelled() => return,
         };
         let Ok(slot) = slot else { return };
@@ -157,8 +173,11 @@ impl Connections {
         peer: Peer,
     ) {
         let router = self.router.clone();
+        let has_request = Arc::new(AtomicBool::new(false));
+        let requested = Arc::clone(&has_request);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut router = router.clone();
+            requested.store(true, Ordering::Relaxed);
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(peer);
@@ -183,8 +202,16 @@ impl Connections {
             .keep_alive_interval(HEAD_TIMEOUT);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
+        // The library has no limit for the bytes that tell HTTP/1 from HTTP/2.
+        let no_request = async {
+            tokio::time::sleep(HEAD_TIMEOUT).await;
+            if has_request.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         let served = tokio::select! {
             served = connection.as_mut() => served,
+            () = no_request => Ok(()),
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 let ended = tokio::time::timeout(DRAIN_TIMEOUT, connection.as_mut()).await;

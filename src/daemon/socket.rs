@@ -41,9 +41,17 @@ impl Drop for SocketFile {
 /// # Errors
 /// When it cannot be bound.
 pub fn bind(data_dir: &Path) -> Result<BoundSocket> {
-    let path = data_dir.join(FILE_NAME);
+    bind_as(data_dir, FILE_NAME)
+}
+
+/// As [`bind`], under another name.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) fn bind_as(data_dir: &Path, name: &str) -> Result<BoundSocket> {
+    let path = data_dir.join(name);
     let error = |e| Error::io(format!("unix socket {}", path.display()), e);
-    let temp = format!("{FILE_NAME}.new");
+    let temp = format!("{name}.new");
     let bind = || {
         // Bound under another name first: under its own, the socket never has other permissions.
         let _ = fs::remove_file(data_dir.join(&temp));
@@ -61,9 +69,14 @@ pub fn bind(data_dir: &Path) -> Result<BoundSocket> {
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when there is none.
 pub async fn connect(data_dir: &Path) -> io::Result<UnixStream> {
-    let stream = with_short_path(data_dir, FILE_NAME, |path| StdUnixStream::connect(path))?;
+    let stream = connect_to(data_dir, FILE_NAME)?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
+}
+
+/// Connects to the socket of a name, in blocking mode.
+pub(super) fn connect_to(data_dir: &Path, name: &str) -> io::Result<StdUnixStream> {
+    with_short_path(data_dir, name, |path| StdUnixStream::connect(path))
 }
 
 /// Calls `work` with a path to `name` in `dir`. The path of a socket has at most 107 bytes, that of a folder more: so the

@@ -206,6 +206,7 @@ impl Queue {
         let records = removed.iter().map(|d| Ok((d.number, record(d)?)));
         self.catalog().update_downloads(records.collect::<Result<_>>()?).await?;
         for download in &removed {
+            self.0.runs.removals.lock().begin(download);
             let mut store = self.0.store.write();
             store.remove(download.number);
             self.0.revision.send_replace(store.revision());

@@ -84,6 +84,22 @@ impl Queue {
     /// # Errors
     /// As [`Queue::open`].
     pub async fn open_with_clock(engine: Engine, clock: Arc<dyn Clock>) -> Result<Self> {
+        let (queue, removing) = Self::read(engine, clock).await?;
+        queue.spawn_runner(removing);
+        Ok(queue)
+    }
+
+    /// As [`Queue::open`], but nothing starts: for a process that only changes the list. A removal that was requested
+    /// ends when the queue is opened next.
+    ///
+    /// # Errors
+    /// As [`Queue::open`].
+    pub async fn open_idle(engine: Engine) -> Result<Self> {
+        Ok(Self::read(engine, Arc::new(SystemClock)).await?.0)
+    }
+
+    /// Reads the downloads, and those whose removal has not ended.
+    async fn read(engine: Engine, clock: Arc<dyn Clock>) -> Result<(Self, Vec<Download>)> {
         let options = engine.config().queue.clone();
         let catalog = engine.catalog();
         let mut store = Store::default();
@@ -127,8 +143,7 @@ impl Queue {
             options,
             clock,
         }));
-        queue.spawn_runner(removing);
-        Ok(queue)
+        Ok((queue, removing))
     }
 
     /// Records the totals of all downloads. Called before the engine closes.

@@ -12,6 +12,7 @@
     reason = "a test that panics has failed, which is what it is for; its threads may sleep"
 )]
 
+mod daemon;
 mod engine;
 mod glossary;
 mod layers;

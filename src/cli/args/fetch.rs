@@ -188,7 +188,7 @@ impl FetchArgs {
             Some((user, secret)) => (user, Some(parse_secret(secret))),
             None => (text.as_str(), None),
         };
-        let password = match password.or_else(password_from_env) {
+        let password = match password.or_else(|| context.password.clone()) {
             Some(password) => password,
             None => Secret::Text(read_password(context, user).await?),
         };
@@ -251,15 +251,9 @@ impl FetchArgs {
     }
 }
 
-/// The password from `BAE_PASSWORD`, unless that is unset or empty.
-fn password_from_env() -> Option<Secret> {
-    let is_set = std::env::var_os("BAE_PASSWORD").is_some_and(|text| !text.is_empty());
-    is_set.then(|| Secret::Env("BAE_PASSWORD".into()))
-}
-
 /// Passwords of users that are named without one, as by a URL.
 fn password_source(context: &Context) -> Result<PasswordSource> {
-    let given = password_from_env().map(|secret| secret.reveal()).transpose()?.map(Secret::Text);
+    let given = context.password.as_ref().map(Secret::reveal).transpose()?.map(Secret::Text);
     let (out, cancel) = (context.out.clone(), context.cancel.clone());
     let prompt: Option<PasswordPrompt> = out.can_prompt().then(|| {
         let prompt: PasswordPrompt = Arc::new(move |account| {

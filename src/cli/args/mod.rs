@@ -2,11 +2,13 @@
 
 pub(super) mod daemon;
 pub(super) mod fetch;
+pub(super) mod forwarded;
 pub(super) mod get;
 pub(super) mod goals;
 pub(super) mod input_file;
 pub(super) mod limit;
 pub(super) mod network;
+pub(super) mod queue;
 pub(super) mod storage;
 pub(super) mod streams;
 
@@ -23,7 +25,7 @@ use url::Url;
 
 use self::{
     daemon::DaemonArgs, fetch::FetchArgs, get::GetArgs, goals::GoalArgs, limit::LimitArgs,
-    network::NetworkArgs, storage::StorageCommand,
+    network::NetworkArgs, queue::QueueCommand, storage::StorageCommand,
 };
 use super::output::{OutputOptions, wording};
 use crate::{
@@ -44,13 +46,16 @@ pub struct Cli {
     pub(super) global: GlobalArgs,
     #[command(subcommand)]
     pub(super) command: Option<Command>,
+    /// As they were typed.
+    #[arg(skip)]
+    pub(super) typed: Vec<OsString>,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 5 temporary, 6 network, \
 7 interrupted, 8 no space, 24 authentication, 32 integrity.";
 
 /// Flags of every command, accepted before or after its name.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalArgs {
     /// Folder of the catalog and the default storage [default: $XDG_DATA_HOME/bae]
@@ -144,6 +149,9 @@ pub(super) enum Command {
     /// Manage the storages that imports can use
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Manage the queue of downloads, which the daemon works through
+    #[command(subcommand)]
+    Queue(QueueCommand),
     /// Hold the data folder, and serve its queue of downloads to clients until stopped
     Daemon(DaemonArgs),
     /// Print shell completions
@@ -357,8 +365,9 @@ impl Cli {
     /// A clap error, which has its own text and exit code (2; 0 for `--help` and `--version`). Also for a password on
     /// the command line.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let typed: Vec<OsString> = args.into_iter().collect();
         let mut command = Self::command();
-        let matches = command.try_get_matches_from_mut(args)?;
+        let matches = command.try_get_matches_from_mut(&typed)?;
         let typed_proxy = matches.subcommand().and_then(|(_, sub)| {
             let known = sub.try_contains_id("proxy").unwrap_or(false);
             let typed = known && sub.value_source("proxy") == Some(ValueSource::CommandLine);
@@ -376,7 +385,7 @@ impl Cli {
         {
             return Err(command.error(ErrorKind::ValueValidation, text));
         }
-        Self::from_arg_matches(&matches)
+        Ok(Self { typed, ..Self::from_arg_matches(&matches)? })
     }
 }
 

@@ -1,9 +1,11 @@
 //! `daemon`: holds the data folder and serves its queue to clients, until stopped.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::{
-    cli::{args::daemon::DaemonArgs, context::Context, output::Failure},
+    cli::{args::daemon::DaemonArgs, context::Context, output::Failure, remote::Runner},
     daemon::{self, ApiState},
     engine::{Access, EngineOptions},
     queue::Queue,
@@ -19,6 +21,9 @@ struct ReadyLine<'a> {
     token_file: &'a str,
 }
 
+/// Time for commands of clients to end at a stop: a flush takes at most 5 s, a manifest 2 s.
+const COMMANDS_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Runs until stopped, then returns `Ok`.
 pub(in crate::cli) async fn daemon(mut context: Context, args: DaemonArgs) -> Result<(), Failure> {
     args.apply_to(&mut context.config.api);
@@ -29,10 +34,19 @@ pub(in crate::cli) async fn daemon(mut context: Context, args: DaemonArgs) -> Re
     context
         .with_engine_options(options, async |engine| {
             let queue = Queue::open(engine.clone()).await?;
+            let commands = daemon::commands::bind(&context.config.data_dir)?;
+            let runner = Runner::shared(queue.clone());
+            let serving =
+                daemon::commands::serve(commands.listener, runner, context.cancel.clone());
+            let serving = tokio::spawn(serving);
             let state = ApiState::new(queue)?;
             let print =
                 |addresses: &[std::net::SocketAddr]| print_ready(&context, &state, addresses);
-            Ok(daemon::run(&state, context.cancel.clone(), print).await?)
+            let ran = daemon::run(&state, context.cancel.clone(), print).await;
+            drop(commands.file);
+            // Commands of clients end as after Ctrl-C, and say so.
+            let _ = tokio::time::timeout(COMMANDS_TIMEOUT, serving).await;
+            Ok(ran?)
         })
         .await
 }

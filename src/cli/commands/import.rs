@@ -12,11 +12,14 @@ use crate::{
         output::{Failure, progress::follow, sanitize},
     },
     config::{NetworkOptions, SeedOptions, TorrentOptions},
-    engine::{Access, Engine, EngineOptions, ImportRequest, Streams},
+    engine::{Access, Engine, EngineOptions, ImportRequest, Streams, identify_torrent},
     error::{Error, Kind},
     events::Imported,
     redact,
 };
+
+/// Most bytes of standard input.
+const MAX_INPUT: u64 = 64 << 20;
 
 /// Imports the sources one after the other. One failure does not stop the others; the exit code is that of the first
 /// failure.
@@ -108,7 +111,14 @@ async fn import_each(
     let mut ids = Vec::new();
     let mut first_failure = None;
     for source in sources {
-        let request = ImportRequest { source: source.clone(), ..request.clone() };
+        let request = match with_input(context, source, request).await {
+            Ok(request) => request,
+            Err(error) => {
+                context.out.error(&error);
+                first_failure.get_or_insert(error.kind());
+                continue;
+            }
+        };
         match import_one(context, engine, request).await {
             Ok(imported) => ids.push(imported.id),
             Err(Failure::Error(error)) => {
@@ -126,6 +136,25 @@ async fn import_each(
         Some(kind) => Err(Failure::Reported(kind)),
         None => Ok(ids),
     }
+}
+
+/// The request for a source. In a daemon, standard input is that of the client.
+async fn with_input(
+    context: &Context,
+    source: &str,
+    request: &ImportRequest,
+) -> crate::Result<ImportRequest> {
+    let request = ImportRequest { source: source.to_owned(), ..request.clone() };
+    if context.host.is_none() || source != "-" {
+        return Ok(request);
+    }
+    let streams = context.out.streams().clone();
+    let read = tokio::task::spawn_blocking(move || streams.read_to_end(MAX_INPUT));
+    let read = async { read.await.map_err(std::io::Error::other).flatten() };
+    let failed = |e| Error::io("cannot read standard input", e);
+    let bytes = context.unless_cancelled(async { read.await.map_err(failed) }).await?;
+    let identity = identify_torrent(bytes).map_err(|e| e.with_context("standard input"))?;
+    Ok(ImportRequest { source: identity.source, torrent_file: identity.torrent_file, ..request })
 }
 
 /// Prefixes an error with its source, unless the error already names it.
@@ -146,14 +175,19 @@ async fn import_one(
         return Err(with_resume_hint(interrupted()).into());
     }
     let events = engine.events().subscribe();
-    let work = async {
-        let import = context.unless_cancelled(engine.start_import(request)).await?;
+    let import = match context.unless_cancelled(engine.start_import(request)).await {
+        Err(error) if error.kind() == Kind::Cancelled => return Err(with_resume_hint(error).into()),
+        started => started?,
+    };
+    // A daemon does other things, too.
+    let events = if context.host.is_some() { import.all_events() } else { events };
+    let work = context.wait_or_stop(|| import.cancel(), async {
         let imported = import.wait().await?;
         if let Some(seeding) = import.seeding() {
             seeding.wait().await?;
         }
         Ok(imported)
-    };
+    });
     match follow(&context.out, events, &context.cancel, work).await {
         Err(Failure::Error(error)) if error.kind() == Kind::Cancelled => {
             Err(with_resume_hint(error).into())
@@ -192,13 +226,17 @@ async fn seed_all(
     (options, torrent): (SeedOptions, TorrentOptions),
 ) -> Result<(), Failure> {
     let events = engine.events().subscribe();
-    let work = async {
-        match engine.seed(imports, options, torrent).await {
-            Ok(seeding) => seeding.wait().await,
-            // Stopped before the first import was added.
-            Err(e) if e.kind() == Kind::Cancelled => Ok(()),
-            Err(e) => Err(e),
-        }
+    let seeding = match engine.seed(imports, options, torrent).await {
+        Ok(seeding) => seeding,
+        // Stopped before the first import was added.
+        Err(e) if e.kind() == Kind::Cancelled => return Ok(()),
+        Err(e) => return Err(e.into()),
     };
+    // A daemon does other things, too.
+    let events = match context.host.is_some() {
+        true => events.only_handle(seeding.number()),
+        false => events,
+    };
+    let work = context.wait_or_stop(|| seeding.stop(), seeding.wait());
     follow(&context.out, events, &context.cancel, work).await
 }

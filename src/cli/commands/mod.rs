@@ -9,6 +9,7 @@ pub(super) mod import;
 pub(super) mod limit;
 pub(super) mod login;
 pub(super) mod publish;
+pub(super) mod queue;
 pub(super) mod read;
 pub(super) mod remove;
 pub(super) mod show;

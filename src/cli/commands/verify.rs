@@ -75,7 +75,10 @@ async fn verify_one(
     };
     let events = engine.events().subscribe();
     let repair = engine.start_repair(import, report.bad, request.clone());
-    let work = async { context.unless_cancelled(repair).await?.wait().await };
+    let repair = context.unless_cancelled(repair).await?;
+    // A daemon does other things, too.
+    let events = if context.host.is_some() { repair.all_events() } else { events };
+    let work = context.wait_or_stop(|| repair.cancel(), repair.wait());
     follow(&context.out, events, &context.cancel, work).await?;
     verify_and_show(context, engine, import, quick).await
 }

@@ -7,13 +7,13 @@ pub(super) mod wording;
 
 use std::{
     fmt::Display,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
 };
 
 use serde::Serialize;
 
 use crate::{
-    cli::telemetry::Stderr,
+    cli::{streams::Streams, telemetry::Stderr},
     error::{Error, Kind},
     events::{Event, Failed},
 };
@@ -85,14 +85,20 @@ impl Output {
         &self.stderr
     }
 
+    pub(super) fn streams(&self) -> &Streams {
+        self.stderr.streams()
+    }
+
     /// Whether progress bars are shown: standard error is a terminal, without `--json` and `--quiet`.
     pub(super) fn shows_bars(&self) -> bool {
-        !self.options.json && !self.options.quiet && io::stderr().is_terminal()
+        !self.options.json && !self.options.quiet && self.streams().stderr_is_terminal()
     }
 
     /// Whether a prompt can be answered: standard input and standard error are terminals, without `--json`.
     pub(super) fn can_prompt(&self) -> bool {
-        !self.options.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+        !self.options.json
+            && self.streams().stdin_is_terminal()
+            && self.streams().stderr_is_terminal()
     }
 
     /// Writes bytes unchanged to standard output.
@@ -102,9 +108,7 @@ impl Output {
 
     /// As [`Self::raw`], for callers that handle the I/O error themselves.
     pub(super) fn raw_io(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes)?;
-        stdout.flush()
+        self.streams().write_stdout(bytes)
     }
 
     /// Writes one line of data.
@@ -155,10 +159,8 @@ impl Output {
     /// Prompts for yes or no; any answer but yes counts as no. Reads the answer on a blocking thread.
     pub(super) async fn confirm(&self, question: &str) -> io::Result<bool> {
         self.stderr.prompt(format_args!("{question} [y/N] "));
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut answer = String::new();
-            io::stdin().read_line(&mut answer).map(|_| answer)
-        });
+        let streams = self.streams().clone();
+        let answer = tokio::task::spawn_blocking(move || streams.read_line());
         let answer = answer.await.map_err(io::Error::other)??;
         Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
     }

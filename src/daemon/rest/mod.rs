@@ -8,6 +8,7 @@ mod views;
 
 use axum::{Router, middleware::from_fn_with_state};
 
+pub(crate) use self::views::DownloadView;
 use super::{
     access::{guard, require},
     state::ApiState,

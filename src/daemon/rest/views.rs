@@ -12,7 +12,7 @@ use crate::{
 
 /// A download, without secrets.
 #[derive(Debug, Serialize)]
-pub(super) struct DownloadView<'a> {
+pub(crate) struct DownloadView<'a> {
     id: &'a str,
     number: u64,
     name: &'a str,

@@ -47,6 +47,11 @@ impl Queue {
             _ => {}
         })
         .await?;
+        // A pause or removal that came after the decision to start.
+        let starts = |d: &Download| matches!(d.state, State::Starting | State::Exporting);
+        if !self.by_number(number).is_some_and(|download| starts(&download)) {
+            return Ok(());
+        }
         let outcome = match was_exporting {
             true => Ok(()),
             false => self.import(number, stop).await,
@@ -116,6 +121,7 @@ impl Queue {
 
     /// The import is in the catalog: its name and hashes are known.
     async fn record_started(&self, number: u64, import: &str) -> Result<()> {
+        self.0.runs.removals.lock().started(number, import);
         let facts = self.0.engine.import_identity(import).await?;
         self.transition(number, |download| {
             if download.state == State::Starting {

@@ -9,6 +9,7 @@ mod progress;
 mod removal;
 mod seed_run;
 
+use self::removal::Removals;
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
@@ -27,6 +28,8 @@ use crate::engine::{ImportHandle, SeedHandle};
 pub(super) struct Runs {
     downloads: Mutex<HashMap<u64, Run>>,
     seeds: Mutex<HashMap<u64, SeedHandle>>,
+    /// Removed downloads whose run or data is not gone yet.
+    pub(super) removals: Mutex<Removals>,
     /// The limits that the engine has.
     rates: Mutex<Option<RateLimits>>,
 }
@@ -84,7 +87,12 @@ impl Queue {
     fn decide(&self) -> Decision {
         let store = self.0.store.read();
         let runs = self.0.runs.downloads.lock();
+        let removals = self.0.runs.removals.lock();
         let candidates = store.all().filter_map(|download| {
+            // Its import would be that of the removed download, and end with it. The end of a removal wakes us.
+            if !runs.contains_key(&download.number) && removals.blocks(download) {
+                return None;
+            }
             let phase = match (runs.get(&download.number), &download.state) {
                 (Some(run), _) => Phase::Running { stopping: run.stop.is_cancelled() },
                 (None, State::Queued | State::Exporting) => {

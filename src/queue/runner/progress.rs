@@ -157,13 +157,14 @@ impl Queue {
 
     /// Records the totals of what runs.
     pub(in crate::queue) async fn record_running_progress(&self) {
+        // Before the records are made: a change that is committed meanwhile would be overwritten.
+        let _changes = self.0.changes.lock().await;
         let mut numbers: Vec<u64> = self.0.runs.downloads.lock().keys().copied().collect();
         numbers.extend(self.0.runs.seeds.lock().keys());
         let downloads = numbers.into_iter().filter_map(|number| self.by_number(number));
         let records: Vec<_> = downloads
             .filter_map(|download| Some((download.number, record(&download).ok()?)))
             .collect();
-        let _changes = self.0.changes.lock().await;
         if let Err(e) = self.catalog().update_downloads(records).await {
             tracing::warn!("the progress of downloads was not recorded: {}", e.report());
         }

@@ -17,7 +17,14 @@ impl Queue {
         let (options, torrent) = (self.seed_options(download), self.torrent_options(download));
         let number = download.number;
         match self.0.engine.seed(vec![import], options, torrent).await {
-            Ok(handle) => self.follow_seeding(number, handle),
+            Ok(handle) => {
+                // A pause or removal that came after the decision to seed.
+                let is_wanted = |d: &Download| d.seeding == Seeding::Waiting;
+                if !self.by_number(number).is_some_and(|download| is_wanted(&download)) {
+                    handle.stop();
+                }
+                self.follow_seeding(number, handle);
+            }
             // Another operation has the import: the next decision tries again.
             Err(e) if e.kind() == Kind::Unavailable => {}
             Err(e) => {

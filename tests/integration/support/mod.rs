@@ -9,6 +9,7 @@ pub(crate) mod bae;
 pub(crate) mod bencode;
 mod ceph;
 pub(crate) mod certificates;
+pub(crate) mod daemon;
 pub(crate) mod dav_server;
 pub(crate) mod fake_drive;
 pub(crate) mod fault_proxy;
