@@ -95,6 +95,7 @@ async fn an_item_without_urls_is_one_failure_without_a_path() {
 fn request(source: String) -> ImportRequest {
     ImportRequest {
         source,
+        torrent_file: None,
         storage: "file".into(),
         select: None,
         layout: bae::catalog::LayoutKind::Chunks,
