@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_listens_on_loopback_unless_told_otherwise() {
+    fn the_daemon_listens_on_loopback_unless_configured_otherwise() {
         let default = resolve("").unwrap();
         assert!(default.listen.iter().all(|address| address.ip().is_loopback()));
         assert_eq!(default.listen[0].port(), 7373);

@@ -41,7 +41,7 @@ fn a_url_added_by_the_api_is_imported_exactly() {
     server.serve("a file.bin", &bytes);
     let bae = home();
     let daemon = Daemon::start(&bae, &[]);
-    let added = daemon.add(&json!({ "url": server.url("a%20file.bin") }));
+    let added = daemon.add(&json!({ "url": server.url("/a%20file.bin") }));
     let done = daemon.wait_for_state(&id_of(&added), "done");
     let import = done["import"].as_str().unwrap();
     assert!(bae.stdout_of(["cat", import]) == bytes);
@@ -161,7 +161,7 @@ fn a_failing_url_is_tried_again_and_says_why() {
     let server = Nginx::start();
     server.serve("f", b"bytes");
     // One that does not exist cannot appear by waiting.
-    let id = id_of(&daemon.add(&json!({ "url": server.url("missing") })));
+    let id = id_of(&daemon.add(&json!({ "url": server.url("/missing") })));
     let failed = daemon.wait_for_state(&id, "failed");
     assert_eq!(failed["error"]["kind"], "not_found");
 }

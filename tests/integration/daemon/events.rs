@@ -18,7 +18,7 @@ fn events_go_on_after_the_number_that_the_client_has() {
     let seen = live.next_where(is_download);
     assert_eq!((&seen["download"], &seen["state"]), (&json!(first), &json!("paused")));
     drop(live);
-    // While nobody watched.
+    // Without a watcher.
     let second = add("b");
     let mut later = daemon.events(seen["seq"].as_u64());
     let next = later.next_where(is_download);

@@ -11,7 +11,7 @@ fn a_folder_that_another_process_writes_to_is_refused() {
     let mut import = bae.start_import(&torrent, &[seeder.addr()]);
     import.event("started");
     let refused = bae.run(["daemon", "--api-port", "0"]).expect(5);
-    assert!(refused.stderr.contains("another bae process"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("in use by another bae"), "{}", refused.stderr);
     assert!(!bae.data_dir().join("daemon.sock").exists());
     import.kill();
     // The next one has the folder at once, and one daemon is enough.

@@ -62,7 +62,7 @@ pub(crate) fn write_config(bae: &Bae, more: &str) {
     fs::create_dir_all(bae.storage_dir()).unwrap();
     let path = bae.storage_dir().display();
     let text = format!(
-        "[storage.main]\ntype = \"local\"\npath = \"{path}\"\n[queue]\nstorage = \"main\"\nseed = false\n\
+        "[storage.main]\ntype = \"local\"\npath = \"{path}\"\nchunk = \"1MiB\"\n[queue]\nstorage = \"main\"\nseed = false\n\
          [api]\nprivate_hosts = true\n{more}\n"
     );
     fs::write(dir.join("config.toml"), text).unwrap();
