@@ -20,12 +20,15 @@
 //! All dialects are behind the check of the host. The check of the origin is a layer of its own
 //! ([`access::guard::check_origin`]), since some dialects authenticate each message and allow any origin.
 //!
+//! The web page (`page/`) is static files in the program, which are clients of the REST API.
+//!
 //! Refused: requests for foreign hosts (DNS rebinding), from foreign origins, without a token, with a body that is too long
 //! or too slow, and whatever would name a path, a command, or a storage by its URL.
 
 pub mod access;
 pub mod commands;
 mod metrics;
+mod page;
 pub mod problem;
 mod rest;
 mod router;

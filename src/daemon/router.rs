@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 
-use super::{access::guard, metrics, problem::Problem, rest, state::ApiState};
+use super::{access::guard, metrics, page, problem::Problem, rest, state::ApiState};
 use crate::error::{Error, Kind};
 
 /// Longest body of a request, unless a route has its own limit.
@@ -33,6 +33,12 @@ pub fn router(state: &ApiState) -> Router {
     let routes = match base_path {
         "" => routes,
         base => Router::new().nest(base, routes.clone()).merge(routes),
+    };
+    // The page is not nested: it is at `/base/`, where nested routes have only `/base`.
+    let routes = routes.merge(page::router().with_state(state.clone()));
+    let routes = match base_path {
+        "" => routes,
+        base => routes.merge(page::router_at(base).with_state(state.clone())),
     };
     routes
         .fallback(not_found)

@@ -68,7 +68,7 @@ pub use self::{
         Access, AttachReport, AttachedImport, BadPiece, DownloadOptions, EngineOptions,
         ExportOptions, ExportSummary, FileInfo, FileUrl, GcOptions, GcReport, ImportInfo,
         ImportRequest, ImportSummary, PublishSummary, ReadUsage, RemoveSummary, RepairRequest,
-        SeedGoalChange, SeedGoalInfo, SeedUsage, SkippedImport, VerifyReport,
+        SeedGoalChange, SeedGoalInfo, SeedUsage, SkippedImport, StoredMap, VerifyReport,
     },
     usage::{PricedUsage, StorageUsage, storage_usage},
 };

@@ -1,9 +1,9 @@
 //! `ls` and `info`: imports as the catalog has them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage,
+    Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage, StoredMap,
     plan::{Plan, file_of_row, file_row, is_selected, selected_ranges},
     usage::price_of_reads,
 };
@@ -140,6 +140,32 @@ impl Engine {
         };
         let dollars = dollars(gets, fetched);
         Ok((SeedUsage { gets, fetched, from_cache, served, seconds, dollars }, read))
+    }
+
+    /// Which parts of an import are stored, in `cells` equal parts, and of each file.
+    ///
+    /// # Errors
+    /// As [`Engine::info`].
+    pub async fn stored_map(&self, import_ref: &str, cells: usize) -> Result<StoredMap> {
+        let row = self.catalog.find(import_ref).await?;
+        let contents = self.catalog.contents(&row.id).await?;
+        let ImportDetails { files, store, .. } = self.details(&row, contents).await?;
+        let (stored, payload) = (store.durable_ranges(), store.layout().all_unpadded());
+        let stored = stored.intersect(&payload);
+        let (len, count) = (u128::from(store.layout().len()), cells.max(1) as u128);
+        let border = |cell: u128| u64::try_from(len * cell / count).unwrap_or(u64::MAX);
+        #[allow(clippy::cast_precision_loss, reason = "a share, shown as a colour")]
+        let share = |range: Range<u64>| match payload.len_within(range.clone()) {
+            0 => 1.0,
+            wanted => stored.len_within(range) as f64 / wanted as f64,
+        };
+        let files = files.iter().filter(|file| !file.pad);
+        Ok(StoredMap {
+            bytes: payload.len(),
+            stored: stored.len(),
+            cells: (0..count).map(|cell| share(border(cell)..border(cell + 1))).collect(),
+            files: files.map(|file| stored.len_within(file.range.clone())).collect(),
+        })
     }
 
     async fn details(&self, row: &ImportRow, contents: ImportContents) -> Result<ImportDetails> {

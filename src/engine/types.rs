@@ -262,6 +262,19 @@ pub struct FileInfo {
     pub key: Option<String>,
 }
 
+/// Which parts of an import are stored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredMap {
+    /// Bytes of the import, without padding.
+    pub bytes: u64,
+    /// Bytes of these that are durable.
+    pub stored: u64,
+    /// The durable part of each equal part of the import, 0 to 1.
+    pub cells: Vec<f64>,
+    /// Durable bytes of each file, in the order of [`ImportInfo::files`].
+    pub files: Vec<u64>,
+}
+
 /// Result of `publish`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PublishSummary {

@@ -18,6 +18,7 @@ mod categories;
 mod change;
 mod clock;
 mod download;
+mod estimate;
 mod filter;
 mod hooks;
 mod request;

@@ -250,7 +250,7 @@ impl Queue {
     }
 
     /// The download that the request would make again.
-    fn known(
+    pub(super) fn known(
         &self,
         new: &NewDownload,
         identity: &SourceIdentity,
@@ -295,12 +295,16 @@ impl Queue {
         Ok(Added { download, is_new: false })
     }
 
-    fn category_of(&self, new: &NewDownload) -> Result<Option<Category>> {
+    pub(super) fn category_of(&self, new: &NewDownload) -> Result<Option<Category>> {
         let Some(name) = &new.settings.category else { return Ok(None) };
         self.category(name).map(Some).ok_or_else(|| unknown(name))
     }
 
-    fn storage_for(&self, new: &NewDownload, category: Option<&Category>) -> Result<String> {
+    pub(super) fn storage_for(
+        &self,
+        new: &NewDownload,
+        category: Option<&Category>,
+    ) -> Result<String> {
         let config = self.0.engine.config();
         if !new.settings.storage.is_empty() {
             check_storage_name(config, &new.settings.storage)?;
@@ -311,7 +315,7 @@ impl Queue {
         Ok(storage.unwrap_or(config.default_storage()).to_owned())
     }
 
-    fn layout_for(&self, category: Option<&Category>) -> LayoutKind {
+    pub(super) fn layout_for(&self, category: Option<&Category>) -> LayoutKind {
         let whole_files = category.and_then(|category| category.whole_files);
         match whole_files.unwrap_or(self.0.options.whole_files) {
             true => LayoutKind::Files,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::file_response,
     daemon::{problem::Problem, state::ApiState},
-    engine::{FileInfo, ImportInfo, ImportSummary},
+    engine::{FileInfo, ImportInfo, ImportSummary, StoredMap},
     error::{Error, Kind},
 };
 
@@ -26,6 +26,7 @@ pub(super) fn routes() -> Router<ApiState> {
         .route("/imports", get(list))
         .route("/imports/{id}", get(info).delete(remove))
         .route("/imports/{id}/files", get(files))
+        .route("/imports/{id}/map", get(map))
         .route("/imports/{id}/content/{*path}", get(content))
 }
 
@@ -67,6 +68,26 @@ async fn files(
     Path(id): Path<String>,
 ) -> Result<Json<Vec<FileInfo>>, Problem> {
     Ok(Json(state.engine().info(&id).await?.files))
+}
+
+/// Cells of a map, unless the request says otherwise; and the most.
+const CELLS: usize = 128;
+const MAX_CELLS: usize = 1024;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MapQuery {
+    cells: Option<usize>,
+}
+
+/// Which parts of an import are stored.
+async fn map(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    Query(query): Query<MapQuery>,
+) -> Result<Json<StoredMap>, Problem> {
+    let cells = query.cells.unwrap_or(CELLS).clamp(1, MAX_CELLS);
+    Ok(Json(state.engine().stored_map(&id, cells).await?))
 }
 
 #[derive(Debug, Default, Deserialize)]

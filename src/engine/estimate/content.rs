@@ -75,9 +75,12 @@ impl SourceContent {
         session: &SessionSlot,
         cancel: &CancellationToken,
     ) -> Result<Self> {
-        let source = tokio::select! {
-            source = ImportSource::resolve(&request.source, &request.download, false, &|_| {}) => source?,
-            () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+        let source = match &request.torrent_file {
+            Some(bytes) => ImportSource::Torrent(bytes.to_vec()),
+            None => tokio::select! {
+                source = ImportSource::resolve(&request.source, &request.download, false, &|_| {}) => source?,
+                () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
+            },
         };
         let (torrent, link_select) = match source {
             ImportSource::Files(found) => {
