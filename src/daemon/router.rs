@@ -35,12 +35,8 @@ pub fn router(state: &ApiState) -> Router {
         base => Router::new().nest(base, routes.clone()).merge(routes),
     };
     // The page is not nested: it is at `/base/`, where nested routes have only `/base`.
-    let routes = routes.merge(page::router().with_state(state.clone()));
-    let routes = match base_path {
-        "" => routes,
-        base => routes.merge(page::router_at(base).with_state(state.clone())),
-    };
     routes
+        .merge(page::router(state))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))

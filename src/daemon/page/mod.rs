@@ -6,6 +6,7 @@
 //! origin, inline scripts and styles, and scripts made of text. The page shows foreign text (names, paths, errors) only as text.
 
 mod assets;
+mod foreign;
 
 use axum::{
     Router,
@@ -27,17 +28,29 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       media-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
+/// The page, or the interface that the config names in its place: at `/`, and below the base path.
+pub(super) fn router(state: &ApiState) -> Router {
+    let base = state.options().base_path.as_str();
+    let is_foreign = state.options().web_ui.is_some();
+    let routes = if is_foreign { foreign::router("") } else { own() };
+    let routes = match (base, is_foreign) {
+        ("", _) => routes,
+        (_, true) => routes.merge(foreign::router(base)).route(base, get(add_slash)),
+        (_, false) => routes.merge(own_at(base)).route(base, get(add_slash)),
+    };
+    routes.with_state(state.clone())
+}
+
 /// The page at `/`, and its files below `/page`.
-pub(super) fn router() -> Router<ApiState> {
+fn own() -> Router<ApiState> {
     Router::new()
         .route("/", get(async |headers: HeaderMap| serve("index.html", &headers)))
         .route("/page/{file}", get(file))
 }
 
 /// The page below a base path, which nested routes would not find at `/base/`.
-pub(super) fn router_at(base_path: &str) -> Router<ApiState> {
+fn own_at(base_path: &str) -> Router<ApiState> {
     Router::new()
-        .route(base_path, get(add_slash))
         .route(
             &format!("{base_path}/"),
             get(async |headers: HeaderMap| serve("index.html", &headers)),
