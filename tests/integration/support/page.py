@@ -222,6 +222,7 @@ class Person:
             }""", data)
             dialog = page.get_by_role("dialog")
             expect(dialog.get_by_text("3 files")).to_be_visible()
+            dialog.get_by_text("More settings").click()
             dialog.get_by_label("Add paused").check()
             dialog.get_by_role("button", name="Add", exact=True).click()
             expect(dialog).to_be_hidden()

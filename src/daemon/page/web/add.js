@@ -57,17 +57,17 @@ class AddDialog {
       this.drop,
       this.input,
       this.fileList,
-      h("div", { class: "grid" }, field("Storage", this.storage), field("Category", this.category), field("Priority", this.priority)),
+      h("div", { class: "grid narrow" }, field("Storage", this.storage), field("Category", this.category), field("Priority", this.priority)),
       h(
         "details",
         null,
         h("summary", null, "More settings"),
         h("div", { class: "grid" }, field("Layout in storage", this.layout), field("Files", this.selection, "By number or pattern: 1,3-5 or *.flac"), field("Tags", this.tags, "Separated by commas.")),
         box(this.sequential, "Fetch the pieces in order, for a player"),
+        box(this.paused, "Add paused"),
       ),
-      box(this.paused, "Add paused"),
       this.estimates,
-      h("div", { class: "buttons" }, this.check, this.submit),
+      h("div", { class: "buttons sticky" }, this.check, this.submit),
     );
   }
 

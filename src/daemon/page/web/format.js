@@ -40,15 +40,15 @@ export const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count
 
 const MAX_TEXT = 400;
 
+const SHORT = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+const escaped = (c) => SHORT[c] ?? `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
 /**
- * Foreign text in one line, without characters that move other text or act on a terminal: control characters become
- * visible signs, and those that override the direction are marked.
+ * Foreign text in one line, without characters that move other text or act on a terminal: control characters, and those
+ * that override the direction, are shown as escapes.
  */
 export function clean(text) {
-  const shown = String(text ?? "")
-    .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/\u007f/g, "\u2421")
-    .replace(/[\u0080-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  const shown = String(text ?? "").replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, escaped);
   return shown.length > MAX_TEXT ? `${shown.slice(0, MAX_TEXT)}…` : shown;
 }
 

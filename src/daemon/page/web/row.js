@@ -97,9 +97,9 @@ export class Row {
     const isUnknown = progress.bytes === null && !isStored(download);
     bar.value = stored;
     bar.className = kind;
-    bar.setAttribute("aria-label", `Stored of ${name}`);
+    bar.setAttribute("aria-label", `Stored part of ${name}`);
     setText(share, isUnknown ? "" : percent(stored));
-    bar.parentElement.hidden = download.state === "done";
+    bar.parentElement.hidden = download.state === "done" || (download.state === "failed" && isUnknown);
   }
 
   updateError(error, download) {

@@ -123,7 +123,7 @@ function accessView(actions) {
   return card(
     "Access",
     h("p", null, `This session may ${isAdmin() ? "do everything" : "only read"}.`),
-    h("div", { class: "buttons" }, h("button", { type: "button", class: "secondary", onclick: logOut }, "Log out")),
+    h("div", { class: "buttons wrap" }, h("button", { type: "button", class: "secondary", onclick: logOut }, "Log out")),
     isAdmin()
       ? h("details", null, h("summary", null, "Replace the tokens"), h("form", { onsubmit }, h("p", null, "All sessions and all clients of the API need the new token then."), field("The present token", token), h("div", { class: "buttons" }, h("button", { type: "submit", class: "danger" }, "Replace"))))
       : null,
