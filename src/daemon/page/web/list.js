@@ -27,15 +27,15 @@ export function showList(main, header) {
   const list = h("ul", { class: "rows", "aria-label": "Downloads" });
   const empty = h("div", { class: "empty", hidden: true });
   const summary = h("p", { class: "summary", role: "status" });
-  const earlier = h("button", { type: "button", class: "secondary", onclick: () => turn(-1) }, "Earlier");
-  const later = h("button", { type: "button", class: "secondary", onclick: () => turn(1) }, "Later");
+  const earlier = h("button", { type: "button", class: "secondary", onclick: () => showPage(-1) }, "Earlier");
+  const later = h("button", { type: "button", class: "secondary", onclick: () => showPage(1) }, "Later");
   const pager = h("nav", { class: "pager", "aria-label": "Pages" }, earlier, later);
   const filters = new Filters(() => {
     offset = 0;
     refresh();
   });
 
-  function turn(step) {
+  function showPage(step) {
     offset = Math.max(0, offset + step * PAGE);
     refresh();
     list.scrollIntoView({ block: "start" });

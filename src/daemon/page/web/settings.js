@@ -98,8 +98,8 @@ function categoryText({ storage, export: folder, seed_ratio, seed_seconds, tags 
 function storagesView() {
   const isDefault = (name) => name === state.settings.default_storage;
   const row = (storage) => {
-    const { name, ...facts } = storage;
-    const text = Object.entries(facts).filter(([, value]) => ["string", "number"].includes(typeof value)).map(([, value]) => value).join(" · ");
+    const { name, type, place, chunk } = storage;
+    const text = [type, place, chunk ? `chunks of ${bytes(chunk)}` : null].filter(Boolean).join(" · ");
     return h("li", null, h("span", { class: "path" }, isolated(clean(name)), isDefault(name) ? h("span", { class: "chip" }, "default") : null, h("small", null, isolated(clean(text)))));
   };
   return card("Storages", h("ul", { class: "file-list" }, state.storages.map(row)), h("p", { class: "note" }, "Storages are configured in the config file: no request can name another."));
