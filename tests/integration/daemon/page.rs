@@ -173,7 +173,14 @@ fn an_estimate_adds_nothing_and_names_no_path_nor_storage_url() {
 #[test]
 #[ignore = "needs a browser: scripts/test --all"]
 fn a_person_adds_watches_pauses_plays_and_reads_errors_in_a_browser() {
-    let bae = home();
+    let bae = Bae::new();
+    // Small chunks: a small film shows progress.
+    let small = bae.home().join("small");
+    let more = format!(
+        "[storage.small]\ntype = \"local\"\npath = \"{}\"\nchunk = \"1MiB\"",
+        small.display()
+    );
+    write_config(&bae, &more);
     let daemon = Daemon::start(&bae, &[]);
     let shots = std::env::var_os("BAE_PAGE_SHOTS").map_or_else(|| bae.home().join("shots"), Into::into);
     let mut command = Command::new(tool("cloud", "python", "browser"));
