@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import av
@@ -251,6 +252,18 @@ class Person:
         self.shoot("failed")
         self.go("Downloads")
 
+    def read_hostile_name(self, server):
+        """The name of a URL's file is as hostile as its server wants."""
+        self.add(f"{server}/{urllib.parse.quote(HOSTILE)}")
+        row = self.row("onerror")
+        expect(row.get_by_text("Failed")).to_be_visible()
+        expect(row.get_by_role("link")).to_have_text("<img src=x onerror=document.title='ran'>\\n\\u001b[31mred \\u202egnp.exe")
+        assert self.page.locator("main img").count() == 0 and self.page.title() == "bae"
+        self.shoot("hostile")
+        row.get_by_role("button", name="Remove").click()
+        self.button("Remove from the queue").click()
+        expect(row).to_have_count(0)
+
     def drop_torrent(self):
         """Drops a torrent whose names would run, turn and colour what is around them."""
         page = self.page
@@ -303,7 +316,7 @@ class Person:
 
     def read_log(self, film):
         self.go("Log")
-        expect(self.page.get_by_text(f"{film}: done")).to_be_visible()
+        expect(self.page.get_by_role("listitem").filter(has_text=f"{film}: done")).to_be_visible()
         self.shoot("log")
 
     def log_out(self):
@@ -330,6 +343,7 @@ def main(url, token, shots):
             person.go("Downloads")
             person.add(f"{server.url}/missing.bin")
             person.read_error("missing.bin")
+            person.read_hostile_name(server.url)
             person.drop_torrent()
             person.filter(film)
             person.read_log(film)

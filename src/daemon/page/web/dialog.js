@@ -4,7 +4,9 @@ import { h, isolated } from "./dom.js";
 import { clean } from "./format.js";
 import { icon } from "./icons.js";
 
-const MESSAGE_TIME = 6000;
+const MESSAGE_TIME = 4000;
+/** Errors that are shown at once. */
+const MAX_ERRORS = 3;
 
 /** Shows a message for a while; errors stay until they are closed. */
 export function toast(text, hint, isError = false) {
@@ -16,8 +18,10 @@ export function toast(text, hint, isError = false) {
     h("button", { class: "plain", type: "button", "aria-label": "Close the message", onclick: close }, icon("close")),
   );
   const shown = document.querySelector("dialog[open] .toasts") ?? document.getElementById("toasts");
+  // A message replaces the one before; errors stay.
+  if (!isError) shown.querySelectorAll(".toast:not(.bad)").forEach((older) => older.remove());
   shown.append(message);
-  while (shown.children.length > 4) shown.firstChild.remove();
+  while (shown.children.length > MAX_ERRORS) shown.firstChild.remove();
   if (!isError) setTimeout(close, MESSAGE_TIME);
 }
 

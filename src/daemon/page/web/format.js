@@ -96,7 +96,7 @@ export function figures(download) {
   if (progress.download_rate > 0 && state === "downloading") parts.push(`↓ ${rate(progress.download_rate)}`);
   if (progress.upload_rate > 0) parts.push(`↑ ${rate(progress.upload_rate)}`);
   if (progress.activity && progress.peers > 0) parts.push(plural(progress.peers, download.kind === "url" ? "connection" : "peer"));
-  if (progress.eta_seconds !== null && state === "downloading") parts.push(`${duration(progress.eta_seconds)} left`);
+  if (progress.eta_seconds > 0 && progress.download_rate > 0 && state === "downloading") parts.push(`${duration(progress.eta_seconds)} left`);
   if (download.retry_at) parts.push(`next try ${time(download.retry_at)}`);
   return parts.join(" · ");
 }

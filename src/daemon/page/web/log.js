@@ -7,31 +7,30 @@ import { listen, recentEvents } from "./live.js";
 const SHOWN = 200;
 const MIN_DELAY = 250;
 
-/** An event as [kind, text, hint]. */
+/** An event as [kind, name, text, hint]. The name is foreign text. */
 function describe(event) {
   switch (event.event) {
     case "download":
-      if (event.state === "removed") return ["change", `${event.name}: removed`];
-      if (!event.previous) return ["change", `${event.name}: added`];
-      return [event.error ? "error" : "change", `${event.name}: ${event.state}${event.error ? `: ${event.error}` : ""}`];
+      if (!event.previous && event.state !== "removed") return ["change", event.name, "added"];
+      return event.error ? ["error", event.name, `${event.state}: ${event.error}`] : ["change", event.name, event.state];
     case "started":
-      return ["change", `${event.name}: ${event.state}, ${bytes(event.stored)} of ${bytes(event.bytes)} stored`];
+      return ["change", event.name, `${event.state}, ${bytes(event.stored)} of ${bytes(event.bytes)} stored`];
     case "imported":
-      return ["change", `${event.name}: imported, ${bytes(event.bytes)}`];
+      return ["change", event.name, `imported, ${bytes(event.bytes)}`];
     case "paused":
-      return ["error", `storage refuses writes: ${event.error}`, event.hint];
+      return ["error", null, `storage refuses writes: ${event.error}`, event.hint];
     case "resumed":
-      return ["change", "storage accepts writes again"];
+      return ["change", null, "storage accepts writes again"];
     case "notice":
-      return ["notice", event.text, event.hint];
+      return ["notice", null, event.text, event.hint];
     case "error":
-      return ["error", event.error, event.hint];
+      return ["error", null, event.error, event.hint];
     case "connected":
-      return ["change", "connected to the daemon"];
+      return ["change", null, "connected to the daemon"];
     case "disconnected":
-      return ["error", "the connection to the daemon broke"];
+      return ["error", null, "the connection to the daemon broke"];
     case "lagged":
-      return ["notice", `${event.missed} older events are not kept`];
+      return ["notice", null, `${event.missed} older events are not kept`];
     default:
       return null;
   }
@@ -47,8 +46,8 @@ export function showLog(main) {
   const show = () => {
     pending = null;
     const lines = recentEvents().map((event) => [event, describe(event)]).filter(([, line]) => line && (shown === "all" || line[0] === shown));
-    const rows = lines.slice(-SHOWN).reverse().map(([event, [kind, text, hint]]) =>
-      h("li", { class: kind }, h("time", null, new Date(event.time * 1000).toLocaleTimeString()), h("span", null, isolated(clean(text)), hintText(hint) ? h("small", null, isolated(clean(hintText(hint)))) : null)));
+    const rows = lines.slice(-SHOWN).reverse().map(([event, [kind, name, text, hint]]) =>
+      h("li", { class: kind }, h("time", null, new Date(event.time * 1000).toLocaleTimeString()), h("span", null, name === null ? null : [isolated(clean(name)), ": "], isolated(clean(text)), hintText(hint) ? h("small", null, isolated(clean(hintText(hint)))) : null)));
     fill(list, rows.length > 0 ? rows : h("li", null, "Nothing yet."));
   };
   const filter = select([["all", "All events"], ["error", "Errors"], ["notice", "Notices"], ["change", "Changes"]], shown, (value) => {
