@@ -8,6 +8,7 @@ mod crash;
 mod downloads;
 mod events;
 mod folder;
+mod page;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};

@@ -72,7 +72,9 @@ fn the_page_loads_only_its_own_files_behind_a_strict_policy() {
     let bae = home();
     let daemon = Daemon::start(&bae, &[]);
     assert!(check_files(&daemon, "") > 15, "the page has modules");
-    for path in ["/page/", "/page/x.js", "/page/..%2fapp.js", "/page/%2e%2e/api-token", "/page/app.js/"] {
+    for path in
+        ["/page/", "/page/x.js", "/page/..%2fapp.js", "/page/%2e%2e/api-token", "/page/app.js/"]
+    {
         get(&daemon, path, &[]).expect(404);
     }
     // The files hold no data; the data needs a token.
@@ -89,6 +91,37 @@ fn the_page_works_below_a_base_path() {
     let reply = get(&daemon, "/a/bae", &[]).expect(308);
     assert_eq!(reply.header("location"), Some("bae/"));
     post(&daemon, "/a/bae/api/v1/session", &[], &json!({ "token": daemon.token() })).expect(200);
+    daemon.stop();
+}
+
+#[test]
+fn another_interface_is_served_from_a_folder_in_place_of_the_page() {
+    let bae = Bae::new();
+    let folder = bae.home().join("ui");
+    std::fs::create_dir_all(folder.join("js")).unwrap();
+    std::fs::write(folder.join("index.html"), "<!doctype html>mine").unwrap();
+    std::fs::write(folder.join("js/a.js"), "1").unwrap();
+    write_config(&bae, &format!("web_ui = \"{}\"\nbase_path = \"/b\"", folder.display()));
+    let daemon = Daemon::start(&bae, &[]);
+    for base in ["", "/b"] {
+        let reply = get(&daemon, &format!("{base}/"), &[]).expect(200);
+        assert!(reply.text().ends_with("mine"));
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'self'"), "{policy}");
+        let reply = get(&daemon, &format!("{base}/js/a.js"), &[]).expect(200);
+        assert_eq!(reply.header("content-type"), Some("text/javascript; charset=utf-8"));
+        for path in [
+            "/page/app.js",
+            "/js",
+            "/%2e%2e/data/api-token",
+            "/..%2fdata%2fapi-token",
+            "/js/..%5c..%5cx",
+        ] {
+            get(&daemon, &format!("{base}{path}"), &[]).expect(404);
+        }
+        get(&daemon, &format!("{base}/api/v1/downloads"), &[]).expect(401);
+        get(&daemon, &format!("{base}/healthz"), &[]).expect(200);
+    }
     daemon.stop();
 }
 
@@ -113,7 +146,8 @@ fn a_login_makes_a_session_that_a_logout_and_new_tokens_end() {
     assert_eq!(role(&first), "admin");
     get(&daemon, "/api/v1/downloads", &[&first]).expect(200);
     // A page of a stranger cannot use the session, nor begin one.
-    post(&daemon, "/api/v1/estimate", &[&first, "Origin: http://evil.example"], &json!({})).expect(403);
+    post(&daemon, "/api/v1/estimate", &[&first, "Origin: http://evil.example"], &json!({}))
+        .expect(403);
     let foreign = ["Origin: http://evil.example"];
     post(&daemon, "/api/v1/session", &foreign, &json!({ "token": daemon.token() })).expect(403);
     let host = format!("Host: {}", daemon.addr());
@@ -182,7 +216,8 @@ fn a_person_adds_watches_pauses_plays_and_reads_errors_in_a_browser() {
     );
     write_config(&bae, &more);
     let daemon = Daemon::start(&bae, &[]);
-    let shots = std::env::var_os("BAE_PAGE_SHOTS").map_or_else(|| bae.home().join("shots"), Into::into);
+    let shots =
+        std::env::var_os("BAE_PAGE_SHOTS").map_or_else(|| bae.home().join("shots"), Into::into);
     let mut command = Command::new(tool("cloud", "python", "browser"));
     command.arg(script("page.py")).arg(format!("http://{}/", daemon.addr()));
     command.arg(daemon.token()).arg(shots).env("no_proxy", "*");

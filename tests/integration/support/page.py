@@ -319,6 +319,20 @@ class Person:
         expect(self.page.get_by_role("listitem").filter(has_text=f"{film}: done")).to_be_visible()
         self.shoot("log")
 
+    def replace_tokens(self):
+        """This session goes on with the new tokens."""
+        page = self.page
+        self.go("Settings")
+        page.get_by_text("Replace the tokens").click()
+        page.get_by_label("The present token").fill(self.token)
+        self.button("Replace").click()
+        dialog = page.get_by_role("dialog")
+        assert len(dialog.get_by_label("Everything").input_value()) >= 16
+        self.shoot("tokens")
+        page.keyboard.press("Escape")
+        self.go("Downloads")
+        expect(page.get_by_role("list", name="Downloads")).to_be_visible()
+
     def log_out(self):
         self.go("Settings")
         self.button("Log out").click()
@@ -349,6 +363,7 @@ def main(url, token, shots):
             person.read_log(film)
             person.go("Downloads")
             person.remove("missing.bin")
+            person.replace_tokens()
             person.log_out()
         except BaseException:
             person.page.screenshot(path=person.shots / "at-the-error.png")

@@ -130,7 +130,7 @@ class Details {
     const stored = isStored(download) ? 1 : progress.share;
     this.bar.value = stored;
     this.bar.className = kind;
-    this.bar.parentElement.hidden = download.state === "failed" && progress.bytes === null;
+    this.bar.parentElement.hidden = download.state === "done" || (download.state === "failed" && progress.bytes === null);
     setText(this.share, progress.bytes === null && !isStored(download) ? "" : percent(stored));
     setText(this.figures, figures(download));
     setText(this.slowest, this.bottleneck());

@@ -11,7 +11,7 @@ export function bytes(count) {
     unit += 1;
   }
   const digits = unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
-  return `${value.toFixed(digits)} ${UNITS[unit]}`;
+  return `${value.toFixed(digits).replace(/\.0+$/, "")} ${UNITS[unit]}`;
 }
 
 export const rate = (count) => `${bytes(count)}/s`;
