@@ -21,13 +21,7 @@ let view = null;
 
 const rates = h("span", { class: "rates", title: "Rates of all downloads" });
 const away = h("span", { class: "away", role: "status", hidden: true }, "No connection to the daemon");
-const header = {
-  total: null,
-  showRates(counts) {
-    if (!counts.isPart) this.total = counts;
-    setText(rates, rateText(counts));
-  },
-};
+const header = { showRates: (counts) => setText(rates, rateText(counts)) };
 
 const actions = {
   signedOut() {

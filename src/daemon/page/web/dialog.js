@@ -13,7 +13,7 @@ export function toast(text, hint, isError = false) {
   const close = () => message.remove();
   const message = h(
     "div",
-    { class: isError ? "toast bad" : "toast" },
+    { class: isError ? "toast bad" : "toast", role: isError ? "alert" : null },
     h("p", null, isolated(clean(text)), hint ? h("small", null, isolated(clean(hint))) : null),
     h("button", { class: "plain", type: "button", "aria-label": "Close the message", onclick: close }, icon("close")),
   );

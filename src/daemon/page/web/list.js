@@ -122,7 +122,7 @@ export function showList(main, header) {
       const share = bytes > 0 ? Math.min(1, stored / bytes) : row.download.progress.share;
       const progress = { ...row.download.progress, bytes, stored, share, download_rate, upload_rate, store_rate, peers, seeds, activity, eta_seconds };
       row.update({ ...row.download, progress });
-      header.showRates(sums(rows));
+      if (total <= PAGE && !filters.isNarrow()) header.showRates(sums(rows));
     } else if (["download", "paused", "resumed", "connected", "lagged", "started", "imported", "error"].includes(event.event)) schedule(0);
   }
 
@@ -155,7 +155,7 @@ export function showList(main, header) {
   };
 }
 
-/** Rates of the shown rows, between two requests for all. */
+/** Rates of the rows, which are all downloads, between two requests. */
 function sums(rows) {
   let download_rate = 0;
   let upload_rate = 0;
@@ -163,7 +163,7 @@ function sums(rows) {
     download_rate += download.progress.download_rate;
     upload_rate += download.progress.upload_rate;
   }
-  return { download_rate, upload_rate, isPart: true };
+  return { download_rate, upload_rate };
 }
 
 export const rateText = ({ download_rate, upload_rate }) => `↓ ${rate(download_rate)}  ↑ ${rate(upload_rate)}`;
