@@ -1,6 +1,6 @@
 //! `/downloads`: the queue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use axum::{
     Json, Router,
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Kind},
     queue::{
         Change, Download, DownloadId, FetchSettings, Filter, Move, NewDownload, NewSource, Order,
-        Page, Priority, RateLimits, SeedLimits, Seeding, Settings, StateName,
+        Page, Priority, RateLimits, SeedLimits, Settings, StateName,
     },
 };
 
@@ -35,7 +35,6 @@ const MAX_PAGE: usize = 1000;
 pub(super) fn routes() -> Router<ApiState> {
     Router::new()
         .route("/downloads", get(list).post(add).layer(DefaultBodyLimit::max(MAX_ADD_BODY)))
-        .route("/downloads/counts", get(counts))
         .route("/downloads/{id}", get(show).patch(update).delete(remove))
         .route("/downloads/{id}/pause", post(pause))
         .route("/downloads/{id}/resume", post(resume))
@@ -197,43 +196,6 @@ async fn list(
         downloads: downloads.collect(),
     };
     Ok(Json(answer).into_response())
-}
-
-/// Downloads in the queue, by what a list can be filtered by.
-#[derive(Debug, Default, Serialize)]
-struct Counts {
-    total: usize,
-    states: BTreeMap<StateName, usize>,
-    /// The empty name counts downloads without a category.
-    categories: BTreeMap<String, usize>,
-    storages: BTreeMap<String, usize>,
-    seeding: usize,
-    /// Rates of all of them, in bytes per second.
-    download_rate: u64,
-    upload_rate: u64,
-    revision: u64,
-}
-
-async fn counts(State(state): State<ApiState>) -> Json<Counts> {
-    let listed = state.queue().list(&Filter::default(), Page::default());
-    let mut counts = Counts { total: listed.total, revision: listed.revision, ..Counts::default() };
-    for download in &listed.downloads {
-        let (settings, progress) = (&download.settings, &download.progress);
-        *counts.states.entry(download.state.name()).or_default() += 1;
-        count(&mut counts.categories, settings.category.as_deref().unwrap_or_default());
-        count(&mut counts.storages, &settings.storage);
-        counts.seeding += usize::from(download.seeding == Seeding::Active);
-        counts.download_rate += progress.download_rate;
-        counts.upload_rate += progress.upload_rate;
-    }
-    Json(counts)
-}
-
-fn count(counts: &mut BTreeMap<String, usize>, name: &str) {
-    match counts.get_mut(name) {
-        Some(count) => *count += 1,
-        None => drop(counts.insert(name.to_owned(), 1)),
-    }
 }
 
 async fn show(

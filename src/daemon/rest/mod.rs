@@ -1,5 +1,6 @@
 //! The REST API, below `/api/v1`. JSON in and out; errors are `application/problem+json`.
 
+mod counts;
 mod downloads;
 mod estimate;
 mod events;
@@ -20,6 +21,7 @@ use super::{
 pub(super) fn router(state: &ApiState) -> Router {
     let routes = Router::new()
         .merge(downloads::routes())
+        .merge(counts::routes())
         .merge(estimate::routes())
         .merge(imports::routes())
         .merge(system::routes())
