@@ -53,10 +53,15 @@ fn unauthenticated(text: &str) -> Problem {
     )
 }
 
+/// Too many wrong tokens of this client.
+fn limited(error: Error) -> Problem {
+    Problem::with_status(StatusCode::TOO_MANY_REQUESTS, error)
+}
+
 /// The role of the client. Without a session it is no error of a page to ask, so the answer has no challenge.
 async fn show(State(state): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let peer = Peer::of(&request);
-    match state.access().role_of(&peer, request.headers(), Some(SESSION_COOKIE))? {
+    match state.access().role_of(&peer, request.headers(), Some(SESSION_COOKIE)).map_err(limited)? {
         Some(role) => Ok(Json(SessionView { role: role_name(role) }).into_response()),
         None => Ok(Json(SessionView { role: "none" }).into_response()),
     }
@@ -70,7 +75,7 @@ async fn begin(
 ) -> Result<Response, Problem> {
     let Json(TokenBody { token }) = body.map_err(bad_body)?;
     let peer = peer.map_or(Peer::Unknown, |Extension(peer)| peer);
-    let role = state.access().login(&peer, &headers, "", token.trim())?;
+    let role = state.access().login(&peer, &headers, "", token.trim()).map_err(limited)?;
     let Some(role) = role else { return Err(unauthenticated("the token is not valid")) };
     with_session(&state, &peer, &headers, role, Json(SessionView { role: role_name(role) }))
 }
@@ -133,7 +138,9 @@ async fn rotate(
 ) -> Result<Response, Problem> {
     let Json(TokenBody { token }) = body.map_err(bad_body)?;
     let peer = peer.map_or(Peer::Unknown, |Extension(peer)| peer);
-    if state.access().login(&peer, &headers, "", token.trim())? != Some(Role::Admin) {
+    if state.access().login(&peer, &headers, "", token.trim()).map_err(limited)?
+        != Some(Role::Admin)
+    {
         let text = "the token is not the present one with all rights";
         return Err(Error::new(Kind::PermissionDenied, text).into());
     }
