@@ -147,3 +147,30 @@ fn no_request_names_a_path_or_a_storage_by_url() {
     }
     refused(json!({ "url": url, "fetch": { "headers": [["A", "x\r\nB: y"]] } }));
 }
+
+#[test]
+fn idle_connections_do_not_lock_out_the_owner() {
+    let bae = home();
+    let daemon = Daemon::start(&bae, &[]);
+    // More than the daemon serves at once. Half of them begin a request and do not end it.
+    let idle: Vec<_> = (0..1100)
+        .filter_map(|n| {
+            let mut stream = std::net::TcpStream::connect(daemon.addr()).ok()?;
+            if n % 2 == 0 {
+                let _ = std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nHost: x");
+            }
+            Some(stream)
+        })
+        .collect();
+    assert!(idle.len() > 1024, "{} connections", idle.len());
+    bae.run(["queue", "list"]).expect(0);
+    let socket = bae.data_dir().join("daemon.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let request = b"GET /api/v1/downloads HTTP/1.0\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert!(answer.contains("\"total\":0"), "{answer}");
+    // Each connection has 30 s for its first request.
+    daemon.call("GET", "/api/v1/downloads", "").expect(200);
+}

@@ -3,6 +3,7 @@
 //! Tests wait for events of the daemon, never for a time.
 
 mod access;
+mod categories;
 mod commands;
 mod crash;
 mod downloads;
