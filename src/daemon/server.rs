@@ -27,9 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::access::Peer;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    open_files,
+};
 
-/// Most connections at once, of TCP and of the unix socket each. Further ones wait in the system's accept queue.
+/// Open files that the daemon asks the system for. Storages, peers and the catalog need most of them.
+const OPEN_FILES: u64 = 16 * 1024;
+/// Most connections at once, of TCP and of the unix socket each: no more than an eighth of the open files that the system
+/// allows. Further ones wait in the system's accept queue.
 const MAX_CONNECTIONS: usize = 1024;
 /// Time for the head of a request, for an idle connection between two requests, and for the first request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,10 +85,12 @@ impl Server {
 
     /// Serves `router` until `stop`, then lets running requests end within 2 s.
     pub async fn run(self, router: Router, stop: CancellationToken) {
+        let allowed = open_files::raise_limit(OPEN_FILES) / 8;
+        let most = MAX_CONNECTIONS.min(usize::try_from(allowed).unwrap_or(usize::MAX)).max(1);
         let connections = Arc::new(Connections {
             router,
-            tcp_slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            unix_slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tcp_slots: Arc::new(Semaphore::new(most)),
+            unix_slots: Arc::new(Semaphore::new(most)),
             stop: stop.clone(),
         });
         let mut listeners = JoinSet::new();
@@ -94,7 +102,7 @@ impl Server {
         }
         stop.cancelled().await;
         while listeners.join_next().await.is_some() {}
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let all = u32::try_from(most).unwrap_or(u32::MAX);
         let ended = async {
             let _ = connections.tcp_slots.acquire_many(all).await;
             let _ = connections.unix_slots.acquire_many(all).await;

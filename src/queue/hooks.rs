@@ -107,7 +107,7 @@ impl Facts {
             ("BAE_NAME", self.name.clone()),
             ("BAE_STATE", self.state.to_owned()),
             ("BAE_DOWNLOAD_STORAGE", self.storage.clone()),
-            ("BAE_CATEGORY", text(&self.category)),
+            ("BAE_DOWNLOAD_CATEGORY", text(&self.category)),
             ("BAE_TAGS", self.tags.join(",")),
             ("BAE_SOURCE", self.source.clone()),
             ("BAE_INFO_HASH", text(&self.info_hash)),

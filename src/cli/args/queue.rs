@@ -31,10 +31,10 @@ pub(in crate::cli) struct QueueAddArgs {
     #[arg(required = true, value_name = "TORRENT|MAGNET|URL", value_hint = ValueHint::FilePath, value_parser = source())]
     pub(in crate::cli) sources: Vec<String>,
     /// Target storage: a name from `bae storage list` [default: that of the category or of the queue]
-    #[arg(long, env = "BAE_QUEUE_STORAGE", value_name = "NAME")]
+    #[arg(long, env = "BAE_STORAGE", value_name = "NAME")]
     pub(in crate::cli) storage: Option<String>,
     /// Layout of the stored objects [default: that of the category or of the queue]
-    #[arg(long, env = "BAE_QUEUE_LAYOUT", value_enum)]
+    #[arg(long, env = "BAE_LAYOUT", value_enum)]
     pub(in crate::cli) layout: Option<Layout>,
     /// Category, which gives the storage, the layout and the seed goals
     #[arg(long, env = "BAE_CATEGORY", value_name = "NAME")]

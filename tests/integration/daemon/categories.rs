@@ -54,7 +54,7 @@ fn a_watched_torrent_is_imported_exported_and_reported_to_the_hook() {
         format!("BAE_NAME={}", torrent.name),
         format!("BAE_PATH={}", exported.display()),
         format!("BAE_INFO_HASH={}", torrent.info_hash()),
-        "BAE_CATEGORY=films".to_owned(),
+        "BAE_DOWNLOAD_CATEGORY=films".to_owned(),
     ] {
         assert!(facts.lines().any(|line| line == fact), "{fact} is not in\n{facts}");
     }
