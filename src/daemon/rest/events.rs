@@ -74,7 +74,9 @@ async fn events(
     let ends = Ends { rotations: state.access().sessions().rotations(), stop: state.stopping() };
     let is_upgrade = request.headers().contains_key("upgrade");
     if !is_upgrade {
-        return Ok(server_sent(reader, ends).into_response());
+        // nginx would hold events back in its buffer.
+        let no_buffer = [("x-accel-buffering", "no")];
+        return Ok((no_buffer, server_sent(reader, ends)).into_response());
     }
     let (mut parts, _) = request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &state).await;
