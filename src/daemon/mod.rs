@@ -30,6 +30,7 @@ pub mod commands;
 mod metrics;
 mod page;
 pub mod problem;
+mod qbittorrent;
 mod rest;
 mod router;
 mod run;

@@ -11,7 +11,9 @@ use axum::{
     routing::get,
 };
 
-use super::{access::guard, metrics, page, problem::Problem, rest, state::ApiState};
+use super::{
+    access::guard, metrics, page, problem::Problem, qbittorrent, rest, state::ApiState,
+};
 use crate::error::{Error, Kind};
 
 /// Longest body of a request, unless a route has its own limit.
@@ -21,14 +23,17 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The whole API. A new dialect adds a line here, behind its switch.
 pub fn router(state: &ApiState) -> Router {
-    let routes = Router::new()
+    let mut routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(state.clone())
         .merge(rest::router(state))
         .merge(metrics::router(state));
-    // Drop-in APIs, each switched on in `[api]`:
-    //     if state.options().dialects.qbittorrent { routes = routes.merge(qbittorrent::router(state.clone())); }
+    // Drop-in APIs, each switched on in `[api]`.
+    let dialects = state.options().dialects;
+    if dialects.qbittorrent {
+        routes = routes.merge(qbittorrent::router(state));
+    }
     let base_path = state.options().base_path.as_str();
     let routes = match base_path {
         "" => routes,

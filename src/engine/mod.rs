@@ -65,10 +65,11 @@ pub use self::{
         login::{LoginFlow, LoginStep, login},
     },
     types::{
-        Access, AttachReport, AttachedImport, BadPiece, DownloadOptions, EngineOptions,
-        ExportOptions, ExportSummary, FileInfo, FileUrl, GcOptions, GcReport, ImportInfo,
-        ImportRequest, ImportSummary, PublishSummary, ReadUsage, RemoveSummary, RepairRequest,
-        SeedGoalChange, SeedGoalInfo, SeedUsage, SkippedImport, StoredMap, VerifyReport,
+        Access, AttachReport, AttachedImport, BadPiece, ContentProgress, DownloadOptions,
+        EngineOptions, ExportOptions, ExportSummary, FileInfo, FileProgress, FileUrl, GcOptions,
+        GcReport, ImportInfo, ImportRequest, ImportSummary, PublishSummary, ReadUsage,
+        RemoveSummary, RepairRequest, SeedGoalChange, SeedGoalInfo, SeedUsage, SkippedImport,
+        StoredMap, VerifyReport,
     },
     usage::{PricedUsage, StorageUsage, storage_usage},
 };

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    Engine, FileInfo, ImportInfo, ImportSummary, ReadUsage, SeedUsage, StoredMap,
+    ContentProgress, Engine, FileInfo, FileProgress, ImportInfo, ImportSummary, ReadUsage,
+    SeedUsage, StoredMap,
     plan::{Plan, file_of_row, file_row, is_selected, selected_ranges},
     usage::price_of_reads,
 };
@@ -11,6 +12,7 @@ use crate::{
     backends::MemoryBackend,
     catalog::{ImportContents, ImportRow, ImportState, ObjectRow, Role, UsageCounts, WantedCounts},
     error::Result,
+    ranges::RangeSet,
     redact,
     storage::{FileObjects, ImportStore},
     torrents::metainfo::{File, Metainfo},
@@ -107,6 +109,38 @@ impl Engine {
             seeded,
             read,
             summary,
+        })
+    }
+
+    /// How much of each file and piece of an import is stored.
+    ///
+    /// # Errors
+    /// As [`Engine::info`].
+    pub async fn content_progress(&self, import_ref: &str) -> Result<ContentProgress> {
+        let row = self.catalog.find(import_ref).await?;
+        let contents = self.catalog.contents(&row.id).await?;
+        let ImportDetails { files, meta, store, .. } = self.details(&row, contents).await?;
+        let stored = |range: &Range<u64>| {
+            let mut set = RangeSet::new();
+            set.insert(range.clone());
+            store.durable_bytes(&set)
+        };
+        let real = files.iter().enumerate().filter(|(_, file)| !file.pad);
+        let files = real.map(|(index, file)| FileProgress {
+            path: file.path.clone(),
+            selected: is_selected(row.selected.as_deref(), index),
+            stored: stored(&file.range),
+            range: file.range.clone(),
+        });
+        let is_whole = |range: Range<u64>| {
+            let len: u64 = store.layout().unpadded(range.clone()).map(|r| r.end - r.start).sum();
+            stored(&range) == len
+        };
+        let pieces = meta.iter().flat_map(|meta| (0..meta.pieces()).map(|n| meta.piece_range(n)));
+        Ok(ContentProgress {
+            files: files.collect(),
+            piece_length: meta.as_ref().map_or(0, |meta| u64::from(meta.piece_length)),
+            pieces: pieces.map(is_whole).collect(),
         })
     }
 

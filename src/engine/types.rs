@@ -1,6 +1,6 @@
 //! Requests to [`Engine`](super::Engine) and its answers: plain values, shared by the CLI and every later surface.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -273,6 +273,27 @@ pub struct StoredMap {
     pub cells: Vec<f64>,
     /// Durable bytes of each file, in the order of [`ImportInfo::files`].
     pub files: Vec<u64>,
+}
+
+/// How much of a file of an import is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileProgress {
+    pub path: String,
+    /// Its position in the linear space of the import.
+    pub range: Range<u64>,
+    pub selected: bool,
+    /// Durable bytes of it.
+    pub stored: u64,
+}
+
+/// How much of the content of an import is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContentProgress {
+    pub files: Vec<FileProgress>,
+    /// 0 for an import that is no torrent.
+    pub piece_length: u64,
+    /// Whether each piece is durable; empty for an import that is no torrent.
+    pub pieces: Vec<bool>,
 }
 
 /// Result of `publish`.

@@ -10,6 +10,7 @@ mod downloads;
 mod events;
 mod folder;
 mod page;
+mod qbittorrent;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
