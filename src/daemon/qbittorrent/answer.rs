@@ -101,7 +101,7 @@ mod tests {
             (Kind::AlreadyExists, 409),
             (Kind::PermissionDenied, 409),
             (Kind::InvalidInput, 400),
-            (Kind::Unauthenticated, 500),
+            (Kind::Unauthenticated, 502),
         ] {
             assert_eq!(Refusal::from(Error::new(kind, "x")).status.as_u16(), status, "{kind:?}");
         }
