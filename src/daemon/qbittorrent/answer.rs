@@ -25,6 +25,11 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     Json(value).into_response()
 }
 
+/// JSON that is text already.
+pub(super) fn json_text(text: String) -> Response {
+    with_type(StatusCode::OK, text, "application/json")
+}
+
 fn with_type(status: StatusCode, body: String, kind: &'static str) -> Response {
     let mut response = (status, body).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -20,6 +21,8 @@ use crate::{
     torrents::metainfo::Metainfo,
 };
 
+/// Time between two looks at the queue.
+const INTERVAL: Duration = Duration::from_millis(200);
 /// Torrents above this are parsed on another thread.
 const LARGE_TORRENT: usize = 256 << 10;
 
@@ -129,6 +132,8 @@ impl Dialect {
                     self.read_facts(download).await;
                 }
             }
+            // Many changes within the interval are one look at them.
+            tokio::time::sleep(INTERVAL).await;
             if revision.changed().await.is_err() {
                 return;
             }

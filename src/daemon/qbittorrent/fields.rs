@@ -1,7 +1,7 @@
 //! The fields of a torrent, from a download. No I/O.
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Value, json};
 
 use super::{facts::TorrentFacts, folders::Paths, limits, words};
 use crate::{catalog::hex, config::SeedGoal, queue::Download};
@@ -27,6 +27,19 @@ macro_rules! torrent_fields {
             pub(super) fn differences(&self, other: &Self) -> u64 {
                 let differs = [$(self.$name != other.$name),*];
                 differs.iter().rev().fold(0, |bits, differs| bits << 1 | u64::from(*differs))
+            }
+
+            /// Writes the fields with a bit in `bits`.
+            fn serialize_into<M: SerializeMap>(&self, bits: u64, map: &mut M) -> Result<(), M::Error> {
+                let mut number = 0_u32;
+                $(
+                    if bits >> number & 1 == 1 {
+                        map.serialize_entry(stringify!($name), &self.$name)?;
+                    }
+                    number += 1;
+                )*
+                let _ = number;
+                Ok(())
             }
         }
     };
@@ -213,10 +226,23 @@ impl TorrentFields {
     }
 
     /// The fields with a bit in `bits`. The hash is left out: it is the key of the torrent.
-    pub(super) fn selected(&self, bits: u64) -> Map<String, Value> {
-        let fields = GETTERS.iter().enumerate().skip(1);
-        let wanted = fields.filter(|(number, _)| bits >> number & 1 == 1);
-        wanted.map(|(_, (name, value))| ((*name).to_owned(), value(self))).collect()
+    pub(super) fn selected(&self, bits: u64) -> Selected<'_> {
+        Selected { fields: self, bits: bits & !1 }
+    }
+}
+
+/// Some fields of a torrent.
+#[derive(Debug)]
+pub(super) struct Selected<'a> {
+    fields: &'a TorrentFields,
+    bits: u64,
+}
+
+impl Serialize for Selected<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.fields.serialize_into(self.bits, &mut map)?;
+        map.end()
     }
 }
 
@@ -282,11 +308,11 @@ mod tests {
         download.progress.download_rate = 9;
         download.state = State::Downloading;
         let now = fields(&download);
-        let changed = now.selected(now.differences(&before));
-        assert_eq!(Value::Object(changed), json!({ "dlspeed": 9, "state": "downloading" }));
-        let all = now.selected(u64::MAX);
-        assert_eq!(all.len(), FIELDS - 1);
-        assert!(!all.contains_key("hash"));
+        let changed = serde_json::to_value(now.selected(now.differences(&before))).unwrap();
+        assert_eq!(changed, json!({ "dlspeed": 9, "state": "downloading" }));
+        let all = serde_json::to_value(now.selected(u64::MAX)).unwrap();
+        assert_eq!(all.as_object().unwrap().len(), FIELDS - 1);
+        assert!(all.get("hash").is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
     answer::{Answer, Refusal, json, text},
     fields::TorrentFields,
     params::Params,
+    sync::places,
     words,
 };
 use crate::{
@@ -72,7 +73,7 @@ impl Dialect {
             None => self.torrents(),
         };
         let categories = self.queue().categories();
-        let places = self.places();
+        let places = places(&self.downloads());
         let mut found: Vec<TorrentFields> = chosen
             .iter()
             .filter(|download| is_wanted(download, params))

@@ -87,10 +87,14 @@ impl Dialect {
         self.0.api.queue()
     }
 
+    /// All downloads, oldest first.
+    fn downloads(&self) -> Vec<Arc<Download>> {
+        self.queue().list(&Filter::default(), Page::default()).downloads
+    }
+
     /// All downloads that are torrents, oldest first.
     fn torrents(&self) -> Vec<Arc<Download>> {
-        let all = self.queue().list(&Filter::default(), Page::default()).downloads;
-        all.into_iter().filter(|download| download.hashes.is_torrent()).collect()
+        self.downloads().into_iter().filter(|download| download.hashes.is_torrent()).collect()
     }
 }
 

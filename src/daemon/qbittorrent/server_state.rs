@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use super::{Dialect, fields::int};
 use crate::{
     backends::local::free_space_at,
     config::ProfileKind,
-    queue::{Filter, Page, Seeding},
+    queue::{Download, Seeding},
 };
 
 /// What a bucket is said to have free: 1 PiB. It has no size.
@@ -34,23 +35,6 @@ pub(super) struct Sums {
 }
 
 impl Dialect {
-    pub(super) fn sums(&self) -> Sums {
-        let mut sums = Sums::default();
-        for download in self.queue().list(&Filter::default(), Page::default()).downloads {
-            let progress = &download.progress;
-            sums.downloaded = sums.downloaded.saturating_add(progress.downloaded);
-            sums.uploaded = sums.uploaded.saturating_add(progress.uploaded);
-            sums.download_rate = sums.download_rate.saturating_add(progress.download_rate);
-            sums.upload_rate = sums.upload_rate.saturating_add(progress.upload_rate);
-            if !download.state.is_stored() || download.seeding == Seeding::Active {
-                sums.peers += progress.peers as u64;
-            }
-            let missing = progress.bytes.unwrap_or(0).saturating_sub(progress.stored);
-            sums.missing = sums.missing.saturating_add(missing);
-        }
-        sums
-    }
-
     /// Space for downloads that name no storage.
     pub(super) async fn free_space(&self) -> u64 {
         let config = self.api().engine().config();
@@ -67,9 +51,9 @@ impl Dialect {
         free
     }
 
-    pub(super) async fn server_state(&self) -> BTreeMap<String, Value> {
+    pub(super) async fn server_state(&self, all: &[Arc<Download>]) -> BTreeMap<String, Value> {
         let free = self.free_space().await;
-        let sums = self.sums();
+        let sums = sums(all);
         let mut state = self.transfer_state(&sums);
         #[allow(clippy::cast_precision_loss, reason = "a ratio for display")]
         let ratio = match sums.downloaded {
@@ -117,4 +101,21 @@ impl Dialect {
         ];
         fields.map(|(name, value)| (name.to_owned(), value)).into()
     }
+}
+
+pub(super) fn sums(all: &[Arc<Download>]) -> Sums {
+    let mut sums = Sums::default();
+    for download in all {
+        let progress = &download.progress;
+        sums.downloaded = sums.downloaded.saturating_add(progress.downloaded);
+        sums.uploaded = sums.uploaded.saturating_add(progress.uploaded);
+        sums.download_rate = sums.download_rate.saturating_add(progress.download_rate);
+        sums.upload_rate = sums.upload_rate.saturating_add(progress.upload_rate);
+        if !download.state.is_stored() || download.seeding == Seeding::Active {
+            sums.peers += progress.peers as u64;
+        }
+        let missing = progress.bytes.unwrap_or(0).saturating_sub(progress.stored);
+        sums.missing = sums.missing.saturating_add(missing);
+    }
+    sums
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Dialect,
-    answer::{Answer, Refusal, json as json_answer},
+    answer::{Answer, Refusal, json as json_answer, json_text},
     fields::{Surroundings, TorrentFields},
     folders::paths_of,
     params::Params,
@@ -17,13 +17,15 @@ use super::{
 };
 use crate::{
     config::{Category, SeedGoal},
-    queue::{Download, Filter, Order, Page},
+    error::{Error, Kind},
+    queue::Download,
 };
 
 impl Dialect {
     pub(super) async fn maindata(&self, params: &Params) -> Answer {
         let rid = params.get("rid").and_then(|rid| rid.trim().parse().ok()).unwrap_or(0);
-        let server_state = self.server_state().await;
+        let all = self.downloads();
+        let server_state = self.server_state(&all).await;
         let answer = {
             let mut view = self.0.view.lock();
             let mut random = [0; 4];
@@ -42,7 +44,7 @@ impl Dialect {
                 changed.extend(fresh);
             }
             let is_idle = changed.is_empty() && changes.removed.is_empty() && !changes.is_full;
-            let places = (!is_idle).then(|| self.places());
+            let places = (!is_idle).then(|| places(&all));
             let categories = self.queue().categories();
             let torrents = changed.iter().filter(|download| download.hashes.is_torrent());
             let torrents = torrents.map(|d| (d.number, self.fields_of(d, &categories, 0)));
@@ -59,9 +61,10 @@ impl Dialect {
                 let trackers = self.hashes_by_tracker(view.hashes());
                 view.set_trackers(trackers);
             }
-            view.since(rid)
+            serde_json::to_string(&view.since(rid))
         };
-        Ok(json_answer(&answer))
+        let internal = |e| Error::new(Kind::Internal, "cannot encode the torrents").because(e);
+        Ok(json_text(answer.map_err(internal)?))
     }
 
     fn hashes_by_tracker<'a>(
@@ -108,19 +111,6 @@ impl Dialect {
         seeding.from_flags.or(seeding.goal)
     }
 
-    /// The places in the queue from 1, by the number of the download. Finished downloads have none.
-    pub(super) fn places(&self) -> HashMap<u64, i64> {
-        let page = Page { order: Order::Queue, ..Page::default() };
-        let listed = self.queue().list(&Filter::default(), page).downloads;
-        let waits = |d: &&Arc<Download>| d.hashes.is_torrent() && !d.state.is_stored();
-        listed
-            .iter()
-            .filter(waits)
-            .zip(1..)
-            .map(|(download, place)| (download.number, place))
-            .collect()
-    }
-
     /// The peers of a torrent. The engine does not report them one by one.
     pub(super) fn torrent_peers(&self, params: &Params) -> Answer {
         let hash = params.required("hash")?;
@@ -132,4 +122,13 @@ impl Dialect {
             "peers": {},
         })))
     }
+}
+
+/// The places in the queue from 1, by the number of the download. Finished downloads have none.
+pub(super) fn places(all: &[Arc<Download>]) -> HashMap<u64, i64> {
+    let waits = |d: &&Arc<Download>| d.hashes.is_torrent() && !d.state.is_stored();
+    let order = |d: &Arc<Download>| (d.settings.priority, d.position, d.number);
+    let mut order: Vec<_> = all.iter().filter(waits).map(order).collect();
+    order.sort_unstable();
+    order.into_iter().zip(1..).map(|((.., number), place)| (number, place)).collect()
 }

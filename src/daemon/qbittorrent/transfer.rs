@@ -4,12 +4,13 @@ use super::{
     Dialect,
     answer::{Answer, Refusal, done, json, text},
     params::Params,
+    server_state::sums,
 };
 use crate::queue::RateLimits;
 
 impl Dialect {
     pub(super) fn transfer_info(&self) -> Answer {
-        let mut state = self.transfer_state(&self.sums());
+        let mut state = self.transfer_state(&sums(&self.downloads()));
         for (name, value) in [
             ("queueing", true.into()),
             ("use_alt_speed_limits", false.into()),

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde_json::Value;
 
-use super::fields::{FIELDS, TorrentFields};
+use super::fields::{FIELDS, Selected, TorrentFields};
 
 /// Removals that are remembered. A client that missed more gets everything.
 const MAX_REMOVALS: usize = 16 * 1024;
@@ -66,9 +67,9 @@ impl Versioned {
         changed
     }
 
-    fn since(&self, version: u32) -> Map<String, Value> {
+    fn since(&self, version: u32) -> BTreeMap<&str, &Value> {
         let newer = self.values.iter().filter(|(_, (_, changed))| *changed > version);
-        newer.map(|(name, (value, _))| (name.clone(), value.clone())).collect()
+        newer.map(|(name, (value, _))| (name.as_str(), value)).collect()
     }
 }
 
@@ -199,46 +200,11 @@ impl View {
     }
 
     /// The answer to a client whose last one had this number.
-    pub(super) fn since(&self, number: i64) -> Value {
+    pub(super) fn since(&self, number: i64) -> Delta<'_> {
         let known = u32::try_from(number).ok().filter(|number| {
             (self.first..=self.version).contains(number) && *number >= self.oldest_complete()
         });
-        let since = known.unwrap_or(0);
-        let mut answer = Map::new();
-        answer.insert("rid".into(), json!(self.version));
-        if known.is_none() {
-            answer.insert("full_update".into(), json!(true));
-        }
-        let mut put = |name: &str, value: Value, is_empty: bool| {
-            if known.is_none() || !is_empty {
-                answer.insert(name.to_owned(), value);
-            }
-        };
-        let torrents = self.torrents_since(since);
-        put("torrents", json!(torrents), torrents.is_empty());
-        for (name, values) in [
-            ("categories", &self.categories),
-            ("trackers", &self.trackers),
-            ("server_state", &self.server_state),
-        ] {
-            let values = values.since(since);
-            let is_empty = values.is_empty();
-            put(name, Value::Object(values), is_empty);
-        }
-        let tags: Vec<String> = self.tags.since(since).into_iter().map(|(tag, _)| tag).collect();
-        put("tags", json!(tags), tags.is_empty());
-        if known.is_some() {
-            for (name, removals) in [
-                ("torrents_removed", &self.removals),
-                ("categories_removed", &self.categories.removals),
-                ("tags_removed", &self.tags.removals),
-                ("trackers_removed", &self.trackers.removals),
-            ] {
-                let names = removals.since(since);
-                put(name, json!(names), names.is_empty());
-            }
-        }
-        Value::Object(answer)
+        Delta { view: self, known }
     }
 
     fn oldest_complete(&self) -> u32 {
@@ -246,10 +212,67 @@ impl View {
         let others = others.into_iter().map(|values| values.removals.forgotten);
         others.chain([self.removals.forgotten]).max().unwrap_or_default()
     }
+}
 
-    fn torrents_since(&self, version: u32) -> Map<String, Value> {
-        let newer = self.torrents.values().filter(|torrent| torrent.newest > version);
-        newer.map(|t| (t.hash.clone(), Value::Object(t.since(version)))).collect()
+/// What changed since a version; everything without one.
+#[derive(Debug)]
+pub(super) struct Delta<'a> {
+    view: &'a View,
+    known: Option<u32>,
+}
+
+impl Serialize for Delta<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (view, since) = (self.view, self.known.unwrap_or(0));
+        let is_full = self.known.is_none();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("rid", &view.version)?;
+        if is_full {
+            map.serialize_entry("full_update", &true)?;
+        }
+        if is_full || view.torrents.values().any(|torrent| torrent.newest > since) {
+            map.serialize_entry("torrents", &Torrents { view, since })?;
+        }
+        for (name, values) in [
+            ("categories", &view.categories),
+            ("trackers", &view.trackers),
+            ("server_state", &view.server_state),
+        ] {
+            let values = values.since(since);
+            if is_full || !values.is_empty() {
+                map.serialize_entry(name, &values)?;
+            }
+        }
+        let tags = view.tags.since(since);
+        if is_full || !tags.is_empty() {
+            map.serialize_entry("tags", &tags.keys().collect::<Vec<_>>())?;
+        }
+        for (name, removals) in [
+            ("torrents_removed", &view.removals),
+            ("categories_removed", &view.categories.removals),
+            ("tags_removed", &view.tags.removals),
+            ("trackers_removed", &view.trackers.removals),
+        ] {
+            let names = removals.since(since);
+            if !is_full && !names.is_empty() {
+                map.serialize_entry(name, &names)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// The torrents that changed, by hash.
+struct Torrents<'a> {
+    view: &'a View,
+    since: u32,
+}
+
+impl Serialize for Torrents<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let all = self.view.torrents.values();
+        let newer = all.filter(|torrent| torrent.newest > self.since);
+        serializer.collect_map(newer.map(|torrent| (&torrent.hash, torrent.since(self.since))))
     }
 }
 
@@ -267,7 +290,7 @@ impl Torrent {
         }
     }
 
-    fn since(&self, version: u32) -> Map<String, Value> {
+    fn since(&self, version: u32) -> Selected<'_> {
         let newer = self.changed.iter().rev();
         let bits = newer.fold(0, |bits, changed| bits << 1 | u64::from(*changed > version));
         self.fields.selected(bits)
@@ -276,10 +299,18 @@ impl Torrent {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn torrent(hash: &str, speed: i64) -> TorrentFields {
         TorrentFields { hash: hash.into(), dlspeed: speed, ..TorrentFields::default() }
+    }
+
+    impl View {
+        fn value_since(&self, number: i64) -> Value {
+            serde_json::to_value(self.since(number)).unwrap()
+        }
     }
 
     fn view() -> View {
@@ -300,40 +331,40 @@ mod tests {
     fn an_answer_has_only_what_changed() {
         let mut view = view();
         put(&mut view, vec![(1, torrent("aa", 5)), (2, torrent("bb", 6))]);
-        let all = view.since(0);
+        let all = view.value_since(0);
         assert_eq!(all["full_update"], true);
         assert_eq!(all["torrents"]["aa"]["dlspeed"], 5);
         assert_eq!(all["torrents"]["aa"].as_object().unwrap().len(), FIELDS - 1);
-        assert_eq!(view.since(rid(&all)), json!({ "rid": rid(&all) }), "nothing changed");
+        assert_eq!(view.value_since(rid(&all)), json!({ "rid": rid(&all) }), "nothing changed");
         put(&mut view, vec![(1, torrent("aa", 7)), (2, torrent("bb", 6))]);
-        let delta = view.since(rid(&all));
+        let delta = view.value_since(rid(&all));
         let expected = json!({ "rid": rid(&all) + 1, "torrents": { "aa": { "dlspeed": 7 } } });
         assert_eq!(delta, expected);
-        assert_eq!(view.since(rid(&all)), expected, "the same number gets the same changes");
+        assert_eq!(view.value_since(rid(&all)), expected, "the same number gets the same changes");
     }
 
     #[test]
     fn removed_torrents_are_named_once() {
         let mut view = view();
         put(&mut view, vec![(1, torrent("aa", 5)), (2, torrent("bb", 6))]);
-        let first = rid(&view.since(0));
+        let first = rid(&view.value_since(0));
         view.update(Update { removed: vec![1, 99], ..Update::default() });
-        let delta = view.since(first);
+        let delta = view.value_since(first);
         assert_eq!(delta["torrents_removed"], json!(["aa"]));
-        assert_eq!(view.since(rid(&delta)), json!({ "rid": rid(&delta) }));
+        assert_eq!(view.value_since(rid(&delta)), json!({ "rid": rid(&delta) }));
         let torrents = vec![(3, torrent("cc", 1))];
         view.update(Update { is_full: true, torrents, ..Update::default() });
-        assert_eq!(view.since(rid(&delta))["torrents_removed"], json!(["bb"]));
-        assert!(view.since(0).get("torrents_removed").is_none());
+        assert_eq!(view.value_since(rid(&delta))["torrents_removed"], json!(["bb"]));
+        assert!(view.value_since(0).get("torrents_removed").is_none());
     }
 
     #[test]
     fn an_unknown_number_gets_everything() {
         let mut view = view();
         put(&mut view, vec![(1, torrent("aa", 5))]);
-        let now = rid(&view.since(0));
+        let now = rid(&view.value_since(0));
         for unknown in [0, -1, now + 1, i64::MAX, i64::MIN, 1] {
-            assert_eq!(view.since(unknown)["full_update"], true, "{unknown}");
+            assert_eq!(view.value_since(unknown)["full_update"], true, "{unknown}");
         }
     }
 
@@ -341,9 +372,9 @@ mod tests {
     fn a_hash_that_is_learned_later_is_another_torrent() {
         let mut view = view();
         put(&mut view, vec![(1, torrent("v2", 5))]);
-        let first = rid(&view.since(0));
+        let first = rid(&view.value_since(0));
         put(&mut view, vec![(1, torrent("v1", 5))]);
-        let delta = view.since(first);
+        let delta = view.value_since(first);
         assert_eq!(delta["torrents_removed"], json!(["v2"]));
         assert_eq!(delta["torrents"]["v1"]["dlspeed"], 5);
     }
@@ -355,19 +386,19 @@ mod tests {
             names.iter().map(|name| ((*name).to_owned(), json!({ "name": name }))).collect()
         };
         put(&mut view, vec![(1, torrent("aa", 5))]);
-        let first = rid(&view.since(0));
+        let first = rid(&view.value_since(0));
         view.update(Update {
             categories: named(&["tv"]),
             tags: named(&["x"]),
             places: Some([(1, 4)].into()),
             ..Update::default()
         });
-        let delta = view.since(first);
+        let delta = view.value_since(first);
         assert_eq!(delta["categories"]["tv"]["name"], "tv");
         assert_eq!(delta["tags"], json!(["x"]));
         assert_eq!(delta["torrents"]["aa"], json!({ "priority": 4 }));
         view.update(Update { places: Some([(1, 4)].into()), ..Update::default() });
-        let delta = view.since(rid(&delta));
+        let delta = view.value_since(rid(&delta));
         assert_eq!(delta["categories_removed"], json!(["tv"]));
         assert_eq!(delta["tags_removed"], json!(["x"]));
         assert!(delta.get("torrents").is_none());
@@ -377,11 +408,11 @@ mod tests {
     fn a_client_that_missed_removals_gets_everything() {
         let mut view = view();
         put(&mut view, vec![(1, torrent("aa", 5))]);
-        let first = rid(&view.since(0));
+        let first = rid(&view.value_since(0));
         for number in 0..=MAX_REMOVALS as u64 {
             put(&mut view, vec![(number + 2, torrent(&format!("{number}"), 1))]);
             view.update(Update { removed: vec![number + 2], ..Update::default() });
         }
-        assert_eq!(view.since(first)["full_update"], true);
+        assert_eq!(view.value_since(first)["full_update"], true);
     }
 }
