@@ -7,15 +7,15 @@ use tokio_util::sync::CancellationToken;
 use super::output::{Failure, Output};
 use crate::{
     config::{Config, Secret},
+    daemon::ApiState,
     engine::{Access, Engine, EngineOptions},
     error::{Error, Kind, Result},
-    queue::Queue,
 };
 
 /// The daemon that a command runs in.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
-    pub(super) queue: Queue,
+    pub(super) api: ApiState,
 }
 
 /// What every command receives.
@@ -50,7 +50,7 @@ impl Context {
         work: impl AsyncFnOnce(&Engine) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         if let Some(host) = &self.host {
-            return work(host.queue.engine()).await;
+            return work(host.api.engine()).await;
         }
         let engine = self.unless_cancelled(Engine::open(self.config.clone(), options)).await?;
         let stop = async {

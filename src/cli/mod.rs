@@ -134,6 +134,7 @@ async fn run_command(context: Context, command: Command) -> Result<(), Failure> 
         Command::Gc(args) => commands::remove::gc(context, args).await,
         Command::Queue(command) => commands::queue::run(context, command).await,
         Command::Daemon(args) => commands::daemon::daemon(context, args).await,
+        Command::Token(command) => commands::token::token(context, command).await,
         Command::Storage(command) => commands::storage::run(context, command).await,
         Command::Completions { .. } => unreachable!("handled before anything is opened"),
     }

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::{Cli, Command, forwarded::forwarded},
+    args::{Cli, Command, forwarded::forwarded, token::TokenCommand},
     context::{Context, Host},
     output::{Failure, Output},
     streams::Streams,
@@ -17,9 +17,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    daemon::commands::{self, CommandRequest, CommandRunner, INTERRUPT},
+    daemon::{
+        ApiState,
+        commands::{self, CommandRequest, CommandRunner, INTERRUPT},
+    },
     error::{Error, Kind, Result},
-    queue::Queue,
 };
 
 /// Whether a command writes to the data folder.
@@ -33,7 +35,8 @@ fn writes(command: &Command) -> bool {
         | Command::Adopt(_)
         | Command::Rm(_)
         | Command::Gc(_)
-        | Command::Queue(_) => true,
+        | Command::Queue(_)
+        | Command::Token(TokenCommand::New) => true,
         _ => false,
     }
 }
@@ -92,13 +95,13 @@ pub(super) fn password_from_env() -> Option<crate::config::Secret> {
 /// Runs the commands of clients in this daemon.
 #[derive(Debug)]
 pub(super) struct Runner {
-    pub(super) queue: Queue,
-    pub(super) runtime: Handle,
+    api: ApiState,
+    runtime: Handle,
 }
 
 impl Runner {
-    pub(super) fn shared(queue: Queue) -> Arc<dyn CommandRunner> {
-        Arc::new(Self { queue, runtime: Handle::current() })
+    pub(super) fn shared(api: ApiState) -> Arc<dyn CommandRunner> {
+        Arc::new(Self { api, runtime: Handle::current() })
     }
 }
 
@@ -115,8 +118,8 @@ impl CommandRunner for Runner {
             }
         };
         let out = Output::new(cli.global.output_options(), stderr);
-        let host = Some(Host { queue: self.queue.clone() });
-        let mut config = self.queue.engine().config().clone();
+        let host = Some(Host { api: self.api.clone() });
+        let mut config = self.api.engine().config().clone();
         config.timeout = cli.global.timeout.or(config.timeout);
         let context = Context { config, out: out.clone(), password, host, cancel };
         let work = async {

@@ -38,6 +38,7 @@ mod server;
 pub mod socket;
 mod state;
 pub mod systemd;
+mod tls;
 
 pub(crate) use self::rest::DownloadView;
 pub use self::{router::router, run::run, server::Server, state::ApiState};

@@ -12,7 +12,11 @@ use axum::{
 };
 
 use super::{
-    access::guard, metrics, page, problem::Problem, qbittorrent, rest, state::ApiState,
+    access::{cors, guard},
+    metrics, page,
+    problem::Problem,
+    qbittorrent, rest,
+    state::ApiState,
 };
 use crate::error::{Error, Kind};
 
@@ -47,6 +51,7 @@ pub fn router(state: &ApiState) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(limit_time))
         .layer(from_fn(secure_headers))
+        .layer(from_fn_with_state(state.clone(), cors::allow_origins))
         .layer(from_fn_with_state(state.clone(), guard::check_host))
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiState, Server, router, socket, systemd};
+use super::{ApiState, Server, router, socket, systemd, tls};
 use crate::error::Result;
 
 /// Serves the API until `stop`. `on_ready` is called once, with the addresses, when all sockets accept connections.
@@ -17,6 +17,7 @@ pub async fn run(
     on_ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<()> {
     let mut server = Server::default();
+    server.set_tls(tls::acceptor(state.options())?);
     if systemd::take_sockets(&mut server)? == 0 {
         for address in &state.options().listen {
             server.bind(*address).await?;

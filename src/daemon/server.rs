@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     io,
     net::SocketAddr,
     sync::{
@@ -23,6 +24,7 @@ use tokio::{
     sync::Semaphore,
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
@@ -48,13 +50,25 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bound sockets.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Server {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
+    tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("tcp", &self.tcp).finish_non_exhaustive()
+    }
 }
 
 impl Server {
+    /// Sets the acceptor of TLS for all TCP sockets. `None` is plain HTTP.
+    pub(super) fn set_tls(&mut self, tls: Option<TlsAcceptor>) {
+        self.tls = tls;
+    }
+
     /// Binds an address.
     ///
     /// # Errors
@@ -89,6 +103,7 @@ impl Server {
         let most = MAX_CONNECTIONS.min(usize::try_from(allowed).unwrap_or(usize::MAX)).max(1);
         let connections = Arc::new(Connections {
             router,
+            tls: self.tls,
             tcp_slots: Arc::new(Semaphore::new(most)),
             unix_slots: Arc::new(Semaphore::new(most)),
             stop: stop.clone(),
@@ -113,6 +128,7 @@ impl Server {
 
 struct Connections {
     router: Router,
+    tls: Option<TlsAcceptor>,
     tcp_slots: Arc<Semaphore>,
     /// Of its own: strangers that hold all connections of TCP do not lock out the owner.
     unix_slots: Arc<Semaphore>,
@@ -130,8 +146,11 @@ impl Connections {
                 Ok((stream, peer)) => {
                     let _ = stream.set_nodelay(true);
                     let Ok(local) = stream.local_addr() else { continue };
-                    let peer = Peer::Tcp { peer, local, tls: false };
-                    self.serve(stream, peer).await;
+                    let peer = Peer::Tcp { peer, local, tls: self.tls.is_some() };
+                    match self.tls.clone() {
+                        Some(tls) => self.serve(tls.accept(stream), peer).await,
+                        None => self.serve(ready(Ok(stream)), peer).await,
+                    }
                 }
                 Err(e) => Self::wait_after(&e).await,
             }
@@ -145,7 +164,7 @@ impl Connections {
                 () = self.stop.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => self.serve(stream, Peer::Unix).await,
+                Ok((stream, _)) => self.serve(ready(Ok(stream)), Peer::Unix).await,
                 Err(e) => Self::wait_after(&e).await,
             }
         }
@@ -156,10 +175,10 @@ impl Connections {
         tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
     }
 
-    /// Waits for a slot, and serves the connection in a task.
-    async fn serve(
+    /// Waits for a slot, and serves the connection in a task, which first waits for the handshake.
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self: &Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        stream: impl Future<Output = io::Result<S>> + Send + 'static,
         peer: Peer,
     ) {
         let slots = if peer.is_unix_socket() { &self.unix_slots } else { &self.tcp_slots };
@@ -170,7 +189,11 @@ impl Connections {
         let Ok(slot) = slot else { return };
         let connections = Arc::clone(self);
         tokio::spawn(async move {
-            connections.serve_now(stream, peer).await;
+            match tokio::time::timeout(HEAD_TIMEOUT, stream).await {
+                Ok(Ok(stream)) => connections.serve_now(stream, peer).await,
+                Ok(Err(e)) => tracing::debug!(error = %e, "a handshake failed"),
+                Err(_) => {}
+            }
             drop(slot);
         });
     }

@@ -11,6 +11,7 @@ pub(super) mod network;
 pub(super) mod queue;
 pub(super) mod storage;
 pub(super) mod streams;
+pub(super) mod token;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,7 +26,7 @@ use url::Url;
 
 use self::{
     daemon::DaemonArgs, fetch::FetchArgs, get::GetArgs, goals::GoalArgs, limit::LimitArgs,
-    network::NetworkArgs, queue::QueueCommand, storage::StorageCommand,
+    network::NetworkArgs, queue::QueueCommand, storage::StorageCommand, token::TokenCommand,
 };
 use super::output::{OutputOptions, wording};
 use crate::{
@@ -154,6 +155,9 @@ pub(super) enum Command {
     Queue(QueueCommand),
     /// Hold the data folder, and serve its queue of downloads to clients until stopped
     Daemon(DaemonArgs),
+    /// Show or replace the tokens of the daemon's API
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print shell completions
     Completions { shell: Shell },
 }

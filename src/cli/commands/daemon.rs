@@ -35,11 +35,11 @@ pub(in crate::cli) async fn daemon(mut context: Context, args: DaemonArgs) -> Re
         .with_engine_options(options, async |engine| {
             let queue = Queue::open(engine.clone()).await?;
             let commands = daemon::commands::bind(&context.config.data_dir)?;
-            let runner = Runner::shared(queue.clone());
+            let state = ApiState::new(queue)?;
+            let runner = Runner::shared(state.clone());
             let serving =
                 daemon::commands::serve(commands.listener, runner, context.cancel.clone());
             let serving = tokio::spawn(serving);
-            let state = ApiState::new(queue)?;
             let print =
                 |addresses: &[std::net::SocketAddr]| print_ready(&context, &state, addresses);
             let ran = daemon::run(&state, context.cancel.clone(), print).await;
@@ -54,7 +54,8 @@ pub(in crate::cli) async fn daemon(mut context: Context, args: DaemonArgs) -> Re
 /// Prints the addresses, and a new token once. A closed standard output does not stop the daemon.
 fn print_ready(context: &Context, state: &ApiState, addresses: &[std::net::SocketAddr]) {
     let base = &state.options().base_path;
-    let urls: Vec<String> = addresses.iter().map(|a| format!("http://{a}{base}/")).collect();
+    let scheme = if state.options().tls_cert.is_some() { "https" } else { "http" };
+    let urls: Vec<String> = addresses.iter().map(|a| format!("{scheme}://{a}{base}/")).collect();
     let data_dir = &context.config.data_dir;
     let token_file = data_dir.join("api-token").display().to_string();
     let socket = data_dir.join(daemon::socket::FILE_NAME).display().to_string();

@@ -15,4 +15,5 @@ pub(super) mod remove;
 pub(super) mod show;
 pub(super) mod storage;
 pub(super) mod stream;
+pub(super) mod token;
 pub(super) mod verify;

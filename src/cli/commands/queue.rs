@@ -30,7 +30,7 @@ struct Line<'a> {
 
 pub(in crate::cli) async fn run(context: Context, command: QueueCommand) -> Result<(), Failure> {
     if let Some(host) = &context.host {
-        return run_in(&context, &host.queue, command).await;
+        return run_in(&context, host.api.queue(), command).await;
     }
     context
         .with_engine(Access::Write, async |engine| {

@@ -60,7 +60,7 @@ async fn remove_one(
     // By id, since the name may match another import by now. Not cancelled halfway: removal is short and safe to
     // finish.
     if let Some(host) = &context.host {
-        host.queue.release(id).await?;
+        host.api.queue().release(id).await?;
     }
     let summary = engine.remove(id, keep_objects).await?;
     if context.out.is_json() {

@@ -5,6 +5,7 @@
 //! Basic or of a dialect's login (with any user name), or has a session that such a login began. A connection to the unix
 //! socket needs none: the permissions of the socket are the proof.
 
+pub mod cors;
 pub mod guard;
 mod logins;
 mod peer;

@@ -51,6 +51,27 @@ impl Tokens {
         Ok(Self { data_dir: data_dir.to_owned(), current, is_new })
     }
 
+    /// The token in a data folder, for its owner.
+    ///
+    /// # Errors
+    /// `NotFound` before the first start of a daemon.
+    pub fn stored(data_dir: &Path, read_only: bool) -> Result<String> {
+        let path = data_dir.join(if read_only { READER_FILE } else { ADMIN_FILE });
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(e) => Err(Error::io(format!("token file {}", path.display()), e)
+                .hint("the first start of the daemon makes it")),
+        }
+    }
+
+    /// Replaces the tokens in a data folder that no daemon holds.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn replace(data_dir: &Path) -> Result<()> {
+        Self::open(data_dir)?.rotate()
+    }
+
     /// The token for everything, when this process made it: it is shown once.
     #[must_use]
     pub fn new_admin_token(&self) -> Option<String> {

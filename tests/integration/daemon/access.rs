@@ -1,11 +1,15 @@
 //! Who may use the daemon: tokens, hosts, origins, and the size of requests.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, process::Command};
 
 use serde_json::json;
 
 use super::{home, id_of};
-use crate::support::daemon::Daemon;
+use crate::support::{
+    bae::Bae,
+    certificates::Certificates,
+    daemon::{Daemon, write_config},
+};
 
 #[test]
 fn nothing_but_the_health_answers_is_given_without_a_token() {
@@ -173,4 +177,72 @@ fn idle_connections_do_not_lock_out_the_owner() {
     assert!(answer.contains("\"total\":0"), "{answer}");
     // Each connection has 30 s for its first request.
     daemon.call("GET", "/api/v1/downloads", "").expect(200);
+}
+
+#[test]
+fn new_tokens_end_the_old_ones_with_their_streams() {
+    let bae = home();
+    bae.run(["token", "show"]).expect(3);
+    let daemon = Daemon::start(&bae, &[]);
+    assert_eq!(bae.run(["token", "show"]).expect(0).stdout, daemon.token());
+    let mut events = daemon.events(None);
+    let new = bae.run(["token", "new"]).expect(0).stdout;
+    assert_ne!(new, daemon.token());
+    while events.next().is_some() {}
+    daemon.call("GET", "/api/v1/downloads", "").expect(401);
+    let headers = [format!("Host: {}", daemon.addr()), format!("Authorization: Bearer {new}")];
+    daemon.call_with("GET", "/api/v1/downloads", &headers, b"").expect(200);
+    drop(daemon);
+    let newer = bae.run(["token", "new"]).expect(0).stdout;
+    assert_eq!(Daemon::start(&bae, &[]).token(), newer);
+}
+
+#[test]
+fn only_pages_of_configured_origins_read_answers() {
+    let bae = Bae::new();
+    write_config(&bae, "origins = \"https://ui.example\"");
+    let daemon = Daemon::start(&bae, &[]);
+    let host = format!("Host: {}", daemon.addr());
+    let token = format!("Authorization: Bearer {}", daemon.token());
+    let preflight = "Access-Control-Request-Method: POST".to_owned();
+    for (origin, is_allowed) in [("https://ui.example", true), ("https://evil.example", false)] {
+        let line = format!("Origin: {origin}");
+        let asked = [host.clone(), line.clone(), preflight.clone()];
+        let asked = daemon.call_with("OPTIONS", "/api/v1/downloads", &asked, b"");
+        assert_eq!(asked.status == 204, is_allowed, "{}", asked.head);
+        let headers = [host.clone(), line, token.clone()];
+        let answer = daemon.call_with("GET", "/api/v1/downloads", &headers, b"").expect(200);
+        let allowed = answer.header("access-control-allow-origin");
+        assert_eq!(allowed, is_allowed.then_some(origin), "{}", answer.head);
+        assert!(answer.header("access-control-allow-credentials").is_none());
+    }
+}
+
+#[test]
+fn with_a_certificate_only_tls_is_served() {
+    let bae = Bae::new();
+    let files = Certificates::new(bae.home(), Ipv4Addr::LOCALHOST);
+    let (certificate, key) = (files.certificate.display(), files.key.display());
+    write_config(&bae, &format!("tls_cert = \"{certificate}\"\ntls_key = \"{key}\""));
+    let daemon = Daemon::start(&bae, &[]);
+    let url = format!("https://localhost:{}/api/v1/downloads", daemon.addr().port());
+    for version in ["--http1.1", "--http2"] {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", version, "--cacert"]).arg(&files.ca);
+        curl.arg("-H").arg(format!("Authorization: Bearer {}", daemon.token())).arg(&url);
+        let output = curl.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("\"total\":0"), "{text} {:?}", output.stderr);
+    }
+    let mut stream = std::net::TcpStream::connect(daemon.addr()).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    // A key of another certificate is named before anything listens.
+    let other = Certificates::new(&bae.home().join("objects"), Ipv4Addr::LOCALHOST);
+    drop(daemon);
+    let key = other.key.display();
+    write_config(&bae, &format!("tls_cert = \"{certificate}\"\ntls_key = \"{key}\""));
+    bae.run(["daemon", "--api-port", "0"]).expect(2).expect_stderr("srv.key");
 }

@@ -80,7 +80,7 @@ impl Daemon {
         let mut process = bae.start(args);
         let ready = process.event("ready");
         let url = ready["listening"][0].as_str().unwrap().to_owned();
-        let addr = url.trim_start_matches("http://").split('/').next().unwrap().parse().unwrap();
+        let addr = url.split('/').nth(2).unwrap().parse().unwrap();
         let token = fs::read_to_string(ready["token_file"].as_str().unwrap()).unwrap();
         Self { process, addr, token: token.trim().to_owned() }
     }
