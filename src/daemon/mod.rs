@@ -26,7 +26,10 @@
 //! or too slow, and whatever would name a path, a command, or a storage by its URL.
 
 pub mod access;
+mod aria2;
 pub mod commands;
+mod content;
+mod folders;
 mod metrics;
 mod page;
 pub mod problem;
@@ -39,6 +42,7 @@ pub mod socket;
 mod state;
 pub mod systemd;
 mod tls;
+mod transmission;
 
 pub(crate) use self::rest::DownloadView;
 pub use self::{router::router, run::run, server::Server, state::ApiState};

@@ -13,10 +13,11 @@ use axum::{
 
 use super::{
     access::{cors, guard},
-    metrics, page,
+    aria2, metrics, page,
     problem::Problem,
     qbittorrent, rest,
     state::ApiState,
+    transmission,
 };
 use crate::error::{Error, Kind};
 
@@ -37,6 +38,12 @@ pub fn router(state: &ApiState) -> Router {
     let dialects = state.options().dialects;
     if dialects.qbittorrent {
         routes = routes.merge(qbittorrent::router(state));
+    }
+    if dialects.aria2 {
+        routes = routes.merge(aria2::router(state));
+    }
+    if dialects.transmission {
+        routes = routes.merge(transmission::router(state));
     }
     let base_path = state.options().base_path.as_str();
     let routes = match base_path {

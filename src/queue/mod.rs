@@ -47,6 +47,12 @@ pub use self::{
     totals::Totals,
 };
 
+/// A download for the tests of other layers.
+#[cfg(test)]
+pub(crate) fn example_download() -> Download {
+    test_download(1)
+}
+
 #[cfg(test)]
 fn test_download(number: u64) -> Download {
     Download {

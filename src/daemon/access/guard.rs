@@ -105,7 +105,7 @@ fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
 }
 
 /// Why a request comes from a foreign page.
-fn foreign_origin(
+pub(in crate::daemon) fn foreign_origin(
     method: &Method,
     headers: &HeaderMap,
     options: &ApiOptions,

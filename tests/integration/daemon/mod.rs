@@ -3,6 +3,7 @@
 //! Tests wait for events of the daemon, never for a time.
 
 mod access;
+mod aria2;
 mod categories;
 mod commands;
 mod crash;
@@ -11,6 +12,7 @@ mod events;
 mod folder;
 mod page;
 mod qbittorrent;
+mod transmission;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
