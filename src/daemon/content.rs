@@ -8,7 +8,7 @@ use super::state::ApiState;
 use crate::{
     error::{Error, Kind, Result},
     queue::{Download, SourceKind, State},
-    torrents::metainfo::Metainfo,
+    torrents::metainfo::{File, Metainfo, select},
 };
 
 /// Files of all kept downloads together.
@@ -127,11 +127,18 @@ async fn of_torrent(state: &ApiState, download: &Download) -> Result<Content> {
     let meta = tokio::task::spawn_blocking(parse)
         .await
         .map_err(|e| Error::new(Kind::Internal, "reading a torrent panicked").because(e))??;
-    let files = meta.files.iter().filter(|file| !file.pad);
-    let file = |file: &crate::torrents::metainfo::File| ContentFile {
+    let spec = download.settings.select.as_deref();
+    // A selection that fits no file fails when the download starts.
+    let selected = spec.and_then(|spec| select::select(spec, &meta.files).ok());
+    let is_selected = |index: usize| {
+        let index = u32::try_from(index).ok();
+        selected.as_ref().is_none_or(|all| index.is_some_and(|index| all.contains(&index)))
+    };
+    let files = meta.files.iter().enumerate().filter(|(_, file)| !file.pad);
+    let file = |(index, file): (usize, &File)| ContentFile {
         path: file.path.clone(),
         bytes: file.range.end - file.range.start,
-        selected: true,
+        selected: is_selected(index),
     };
     let trackers = meta.trackers.iter().flatten();
     Ok(Content {

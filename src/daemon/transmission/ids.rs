@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Transmission;
 use crate::{
     error::{Error, Kind, Result},
-    queue::{Changes, Download, DownloadId, Filter, Page},
+    queue::{Download, DownloadId, Filter, Page},
 };
 
 /// Most ids in one call.
@@ -42,7 +42,9 @@ impl Transmission {
             Some(Value::String(text)) if matches!(text.as_str(), "recently-active") => {
                 let revision = *queue.subscribe().borrow();
                 let since = self.0.recent.since(Instant::now(), revision);
-                let Changes { changed, removed, .. } = queue.changes_since(since);
+                let changed = queue.changes_since(since).changed;
+                // Since revision 0, the queue lists everything and no removals. None comes before revision 2.
+                let removed = queue.changes_since(since.max(1)).removed;
                 let removed = removed.into_iter().map(|removal| removal.number).collect();
                 return Ok(Chosen { downloads: changed, removed: Some(removed) });
             }

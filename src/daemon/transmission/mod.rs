@@ -22,7 +22,7 @@ mod torrent_add;
 mod torrent_get;
 mod torrent_set;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -84,7 +84,7 @@ impl Transmission {
         Self(Arc::new(Shared {
             state: state.clone(),
             contents: Contents::default(),
-            recent: Recent::default(),
+            recent: Recent::new(Instant::now(), *state.queue().subscribe().borrow()),
             session_id: format!("{}{}{}", part(), part(), part()),
         }))
     }

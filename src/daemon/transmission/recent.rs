@@ -13,11 +13,16 @@ const WINDOW: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(1);
 
 /// Revisions of the queue, with the time at which each was seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent(Mutex<VecDeque<(Instant, u64)>>);
 
 impl Recent {
-    /// The revision since which changes are recent; 0 is everything. `revision` is the present one.
+    /// Begins at the start of the daemon.
+    pub(super) fn new(now: Instant, revision: u64) -> Self {
+        Self(Mutex::new([(now, revision)].into()))
+    }
+
+    /// The revision since which changes are recent. `revision` is the present one.
     pub(super) fn since(&self, now: Instant, revision: u64) -> u64 {
         let mut seen = self.0.lock();
         // The last one that is old enough stays.
@@ -25,7 +30,7 @@ impl Recent {
         while seen.get(1).is_some_and(|(at, _)| is_old(*at)) {
             seen.pop_front();
         }
-        let since = seen.front().filter(|(at, _)| is_old(*at)).map_or(0, |(_, revision)| *revision);
+        let since = seen.front().map_or(0, |(_, revision)| *revision);
         let is_due = seen.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= STEP);
         if is_due {
             seen.push_back((now, revision));
@@ -40,12 +45,13 @@ mod tests {
 
     #[test]
     fn changes_of_the_last_minute_are_recent() {
-        let recent = Recent::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(recent.since(at(0), 10), 0, "nothing is known about earlier changes");
-        assert_eq!(recent.since(at(30), 20), 0);
-        assert_eq!(recent.since(at(60), 30), 10);
+        let recent = Recent::new(start, 5);
+        assert_eq!(recent.since(at(0), 5), 5);
+        assert_eq!(recent.since(at(1), 10), 5);
+        assert_eq!(recent.since(at(30), 20), 5, "everything since the start");
+        assert_eq!(recent.since(at(61), 30), 10);
         assert_eq!(recent.since(at(89), 35), 10);
         assert_eq!(recent.since(at(90), 40), 20);
         assert_eq!(recent.since(at(1000), 50), 40);

@@ -253,7 +253,7 @@ fn aria2_requests_are_bounded() {
     json(&Value::from(vec![json!(1); 1001]).to_string()).expect(400);
     // Two torrents that are none: too large, and bad base64.
     let long =
-        json!({ "id": 1, "method": "aria2.addTorrent", "params": [token, "A".repeat(33 << 20)] });
+        json!({ "id": 1, "method": "aria2.addTorrent", "params": [token, "A".repeat(32 << 20)] });
     let head = [format!("Host: {}", daemon.addr())];
     let long = daemon.call_with("POST", "/jsonrpc", &head, long.to_string().as_bytes());
     long.expect(413);

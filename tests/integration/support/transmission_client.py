@@ -74,7 +74,7 @@ def manage():
     assert found.bandwidth_priority == 1
     rpc.change_torrent(first, bandwidth_priority=0)
     rpc.change_torrent(second, files_unwanted=[0])
-    assert [f.selected for f in rpc.get_torrent(second).get_files()][1:] == [True]
+    assert [f.selected for f in rpc.get_torrent(second).get_files()] == [False, True]
     rpc.queue_top(third)
     order = sorted(rpc.get_torrents(), key=lambda t: t.queue_position)
     assert [t.id for t in order] == [third, first, second], order
