@@ -43,11 +43,27 @@ impl ContentFile {
         reason = "an estimate for display"
     )]
     pub(super) fn stored(&self, download: &Download) -> u64 {
-        match (self.selected, download.state.is_stored()) {
+        let share = match download.progress.bytes {
+            Some(bytes) if bytes > 0 => shown_stored(download) as f64 / bytes as f64,
+            _ => 0.0,
+        };
+        match (self.selected, download.state == State::Done) {
             (false, _) => 0,
             (true, true) => self.bytes,
-            (true, false) => (self.bytes as f64 * download.progress.share()) as u64,
+            (true, false) => (self.bytes as f64 * share) as u64,
         }
+    }
+}
+
+/// Bytes that are shown as stored. While the files are being exported, one byte is missing: clients look for the files of
+/// a download that has none missing.
+pub(super) fn shown_stored(download: &Download) -> u64 {
+    let progress = &download.progress;
+    match (&download.state, progress.bytes) {
+        (State::Done, Some(bytes)) => bytes,
+        (State::Exporting, Some(bytes)) => bytes.saturating_sub(1),
+        (_, Some(bytes)) => progress.stored.min(bytes),
+        (_, None) => progress.stored,
     }
 }
 
@@ -164,8 +180,11 @@ mod tests {
         download.progress.stored = 200;
         let stored = |download: &Download| files.each_ref().map(|file| file.stored(download));
         assert_eq!(stored(&download), [150, 50, 0]);
+        download.state = State::Exporting;
+        assert_eq!(shown_stored(&download), 399);
+        assert!(stored(&download)[0] < 300);
         download.state = State::Done;
-        assert_eq!(stored(&download), [300, 100, 0]);
+        assert_eq!((stored(&download), shown_stored(&download)), ([300, 100, 0], 400));
     }
 
     #[test]

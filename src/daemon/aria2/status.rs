@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    daemon::content::Content,
+    daemon::content::{Content, shown_stored},
     error::Kind,
     queue::{Download, Seeding, SourceKind, State},
 };
@@ -99,7 +99,7 @@ impl Shown<'_> {
         put("gid", Some(download.id.as_str().into()));
         put("status", Some(self.status.as_str().into()));
         put("totalLength", number(progress.bytes.unwrap_or(0)));
-        put("completedLength", number(progress.stored));
+        put("completedLength", number(shown_stored(download)));
         put("uploadLength", number(progress.uploaded));
         put("downloadSpeed", number(progress.download_rate));
         put("uploadSpeed", number(progress.upload_rate));
@@ -111,7 +111,7 @@ impl Shown<'_> {
         put("infoHash", download.hashes.text().map(Value::String));
         if is_torrent {
             put("numSeeders", number(progress.seeds as u64));
-            put("seeder", Some(download.state.is_stored().to_string().into()));
+            put("seeder", Some((download.state == State::Done).to_string().into()));
             put("bittorrent", Some(self.bittorrent()));
         }
         let error = download.state.error();
@@ -147,7 +147,7 @@ impl Shown<'_> {
     /// Known only when it is complete.
     fn bitfield(&self) -> Option<Value> {
         let pieces = usize::try_from(self.pieces()).ok()?;
-        (self.download.state.is_stored() && pieces > 0).then(|| {
+        (self.download.state == State::Done && pieces > 0).then(|| {
             let mut digits = "f".repeat(pieces / 4);
             if pieces % 4 > 0 {
                 digits.push(['8', 'c', 'e'][pieces % 4 - 1]);
@@ -182,7 +182,7 @@ impl Shown<'_> {
                 (SourceKind::Magnet, None) => format!("[METADATA]{}", self.download.name),
                 _ => self.path(&self.download.name),
             };
-            let (bytes, stored) = (progress.bytes.unwrap_or(0), progress.stored);
+            let (bytes, stored) = (progress.bytes.unwrap_or(0), shown_stored(self.download));
             return Value::Array(vec![self.file(1, path, bytes, stored, true)]);
         };
         let files = (1..).zip(&content.files).map(|(index, file)| {

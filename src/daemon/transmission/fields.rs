@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ids::hash_of, labels};
 use crate::{
-    daemon::content::Content,
+    daemon::content::{Content, shown_stored},
     queue::{Download, Priority, Seeding, State},
 };
 
@@ -97,11 +97,8 @@ impl Shown<'_> {
     fn progress(&self, name: &str) -> Option<Value> {
         let (download, progress) = (self.download, &self.download.progress);
         let bytes = progress.bytes.unwrap_or(0);
-        let left = match download.state.is_stored() {
-            true => 0,
-            false => bytes.saturating_sub(progress.stored),
-        };
-        let share = if download.state.is_stored() { 1.0 } else { progress.share() };
+        let stored = shown_stored(download);
+        let left = bytes.saturating_sub(stored);
         let eta = progress.eta_seconds.and_then(|eta| i64::try_from(eta).ok());
         Some(match name {
             "status" => status(download).into(),
@@ -116,10 +113,10 @@ impl Shown<'_> {
                 (runs && progress.download_rate == 0).into()
             }
             "totalSize" | "sizeWhenDone" => bytes.into(),
-            "haveValid" => progress.stored.into(),
+            "haveValid" => stored.into(),
             "leftUntilDone" => left.into(),
             "desiredAvailable" => if progress.peers > 0 { left } else { 0 }.into(),
-            "percentDone" | "percentComplete" => share.into(),
+            "percentDone" | "percentComplete" => share(stored, progress.bytes).into(),
             "metadataPercentComplete" => u8::from(progress.bytes.is_some()).into(),
             "recheckProgress" | "haveUnchecked" | "corruptEver" => 0.into(),
             "downloadedEver" => progress.downloaded.into(),
@@ -217,7 +214,7 @@ impl Shown<'_> {
             "pieceCount" => content.pieces.into(),
             "pieceSize" => content.piece_len.into(),
             // Known only when it is complete.
-            "pieces" if self.download.state.is_stored() => bitfield(content.pieces).into(),
+            "pieces" if self.download.state == State::Done => bitfield(content.pieces).into(),
             "isPrivate" => content.private.into(),
             "trackers" => self.trackers(content, |tracker, id| {
                 json!({
@@ -252,6 +249,16 @@ impl Shown<'_> {
     fn error(&self) -> Option<&str> {
         let failure = self.download.state.error().map(|error| error.message.as_str());
         failure.or(self.download.progress.trouble.as_deref())
+    }
+}
+
+/// The stored part, 0 to 1.
+#[allow(clippy::cast_precision_loss, reason = "a share for display")]
+fn share(stored: u64, bytes: Option<u64>) -> f64 {
+    match bytes {
+        Some(0) => 1.0,
+        Some(bytes) => stored as f64 / bytes as f64,
+        None => 0.0,
     }
 }
 
@@ -328,8 +335,13 @@ mod tests {
             let shown = shown(&download, None);
             assert_eq!(shown.field("status").unwrap(), status, "{download:?}");
             assert_eq!(shown.field("isFinished").unwrap(), finished, "{download:?}");
-            let is_stored = download.state.is_stored();
-            assert_eq!(shown.field("leftUntilDone").unwrap(), if is_stored { 0 } else { 100 });
+            let left = match download.state {
+                State::Done => 0,
+                // No client looks for files that are not there yet.
+                State::Exporting => 1,
+                _ => 100,
+            };
+            assert_eq!(shown.field("leftUntilDone").unwrap(), left, "{download:?}");
             let has_error = download.state.error().is_some();
             assert_eq!(shown.field("errorString").unwrap() == "gone", has_error);
             assert_eq!(shown.field("error").unwrap() == 3, has_error);

@@ -26,9 +26,9 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
-    body::to_bytes,
+    body::{Body, to_bytes},
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::WWW_AUTHENTICATE},
     middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
     routing::get,
@@ -110,7 +110,12 @@ async fn handle(State(transmission): State<Transmission>, request: Request) -> R
     if !transmission.has_session(request.headers()) {
         return transmission.conflict();
     }
-    let Ok(body) = to_bytes(request.into_body(), MAX_BODY).await else {
+    // A GET request only gets the id of the session.
+    let body = match *request.method() {
+        Method::POST => request.into_body(),
+        _ => Body::empty(),
+    };
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
         let text = format!("the body is longer than {MAX_BODY} bytes, or was cut off");
         let error = Error::new(Kind::InvalidInput, text);
         return Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error).into_response();

@@ -23,6 +23,23 @@ fn home() -> Bae {
     bae
 }
 
+/// URLs that lead to this machine or its network.
+pub(super) const PRIVATE_URLS: [&str; 6] = [
+    "http://127.0.0.1:9/x",
+    "http://localhost:9/x",
+    "http://[::ffff:127.0.0.1]/x",
+    "http://2130706433/x",
+    "http://169.254.169.254/latest/meta-data",
+    "ftp://10.0.0.1/x",
+];
+
+/// Takes back the permission of the config file for URLs on this machine.
+pub(super) fn only_public(bae: &Bae) {
+    let path = bae.home().join("config/bae/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("private_hosts = true\n", "")).unwrap();
+}
+
 /// Runs a scenario of a client, and returns what it prints.
 pub(super) fn run_client(name: &str, daemon: &Daemon, scenario: &str, args: &[&str]) -> Value {
     let mut command = Command::new(tool("cloud", "python", "test"));
@@ -268,6 +285,19 @@ fn aria2_requests_are_bounded() {
         "<!DOCTYPE x [<!ENTITY a \"b\">]><methodCall><methodName>&a;</methodName></methodCall>";
     for body in [call.as_str(), entities, "", "<"] {
         assert!(xml(body).contains("<fault>"), "{body:.60}");
+    }
+    assert_eq!(daemon.call("GET", "/api/v1/downloads", "").json()["total"], 0);
+}
+
+#[test]
+fn aria2_adds_no_url_of_a_private_host_unless_they_are_allowed() {
+    let bae = home();
+    only_public(&bae);
+    let daemon = Daemon::start(&bae, &[]);
+    for url in PRIVATE_URLS {
+        let added = call(&daemon, "aria2.addUri", json!([[url]]));
+        let message = added["error"]["message"].as_str().unwrap_or_else(|| panic!("{url}"));
+        assert!(message.contains("public network"), "{url}: {message}");
     }
     assert_eq!(daemon.call("GET", "/api/v1/downloads", "").json()["total"], 0);
 }

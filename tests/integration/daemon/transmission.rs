@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::aria2::run_client;
+use super::aria2::{PRIVATE_URLS, only_public, run_client};
 use crate::support::{
     KIB, LONG, MIB,
     bae::Bae,
@@ -145,6 +145,8 @@ fn a_request_proves_its_token_then_its_session_then_works() {
     }
     let session = session(&daemon);
     request(&daemon, "POST", &[session.clone()], body).expect(401);
+    let get = request(&daemon, "GET", &[right.clone(), session.clone()], body).expect(200).json();
+    assert_ne!(get["result"], "success", "a call by GET");
     let answer = request(&daemon, "POST", &[right.clone(), session.clone()], body).expect(200);
     let answer = answer.json();
     assert_eq!((&answer["result"], answer.get("tag")), (&json!("success"), None));
@@ -254,6 +256,18 @@ fn transmission_requests_are_bounded_and_name_no_path() {
         "method name not recognized"
     );
     assert_eq!(daemon.call("GET", "/api/v1/downloads", "").json()["total"], 0);
+}
+
+#[test]
+fn transmission_adds_no_url_of_a_private_host_unless_they_are_allowed() {
+    let bae = home();
+    only_public(&bae);
+    let daemon = Daemon::start(&bae, &[]);
+    let session = session(&daemon);
+    for url in PRIVATE_URLS {
+        let added = call(&daemon, &session, "torrent-add", json!({ "filename": url }));
+        assert!(added["result"].as_str().unwrap().contains("public network"), "{url}: {added}");
+    }
 }
 
 #[test]
