@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_client_can_use_the_folder_that_it_was_shown() {
         let folders = Folders::example();
-        let mut download = Download { ..crate::queue::example_download() };
+        let mut download = crate::queue::example_download();
         download.settings.storage = "cloud".into();
         let shown = folders.of_download(&download);
         assert_eq!(
