@@ -265,7 +265,10 @@ impl FileDownload {
             tokio::select! {
                 () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "stopped")),
                 Some(joined) = pool.workers.join_next_with_id() => {
-                    if let Some(error) = self.handle_exit(pool, joined).await? {
+                    if let Some(error) = self.handle_exit(pool, joined).await?
+                        // The first response may have brought the rest since.
+                        && !self.shared.scheduler.lock().is_complete()
+                    {
                         return Err(error);
                     }
                 }
@@ -519,3 +522,7 @@ impl Tries {
         self.trouble.clone().filter(|_| self.is_waiting())
     }
 }
+
+#[cfg(test)]
+#[path = "file_download_tests.rs"]
+mod tests;
