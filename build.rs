@@ -8,9 +8,9 @@ const UNITS: &[&str] = &[
     "buffers",
     "compat",
     "errors",
-    "heap",
     "jobs",
     "plugins",
+    "process",
     "session",
     "torrent",
 ];

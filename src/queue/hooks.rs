@@ -11,7 +11,7 @@ use tokio::{process::Command, sync::Semaphore, time::timeout};
 use url::Url;
 
 use super::{Queue, download::Download, state::StateName};
-use crate::{config::Hooks, redact};
+use crate::{config::Hooks, redact, torrents::close_files_on_exec};
 
 /// A hook that runs longer is ended.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -127,6 +127,7 @@ async fn run_hook(argv: &[String], facts: &Facts) {
     for ours in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
         command.env_remove(ours);
     }
+    close_files_on_exec();
     let ended = match command.spawn() {
         Ok(mut child) => timeout(HOOK_TIMEOUT, child.wait()).await,
         Err(e) => {

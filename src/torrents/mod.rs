@@ -44,7 +44,12 @@ pub use self::{
 };
 
 /// Configures the C library's heap for the whole process: one heap for all threads, which keeps a few MiB of freed
-/// memory. For a process that reads fast from few threads; `cpp/heap.hpp` has the figures.
+/// memory. For a process that reads fast from few threads; `cpp/process.hpp` has the figures.
 pub fn configure_heap() {
     disk::ffi::configure_heap();
+}
+
+/// Lets programs that are started from now on inherit the standard streams only, and no socket of a session.
+pub fn close_files_on_exec() {
+    disk::ffi::close_files_on_exec();
 }

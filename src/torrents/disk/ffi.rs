@@ -228,7 +228,7 @@ pub(in crate::torrents) mod bridge {
 
     unsafe extern "C++" {
         include!("bae/cpp/errors.hpp");
-        include!("bae/cpp/heap.hpp");
+        include!("bae/cpp/process.hpp");
         include!("bae/cpp/jobs.hpp");
         include!("bae/cpp/session.hpp");
 
@@ -278,6 +278,7 @@ pub(in crate::torrents) mod bridge {
         fn torrent_file(self: &TorrentHandle) -> Result<UniquePtr<CxxVector<u8>>>;
         fn info_dictionary(self: &TorrentHandle) -> Result<UniquePtr<CxxVector<u8>>>;
 
+        fn close_files_on_exec();
         fn configure_heap();
         fn header_version() -> u32;
         fn header_version_text() -> String;
@@ -288,8 +289,8 @@ pub(in crate::torrents) mod bridge {
 pub(in crate::torrents) use bridge::{
     AddTorrent, AlertInfo, AlertKind, CheckJob, DiskError, FailureKind, FenceJob, HashJob,
     PeerAddress, PeerVerdict, ReadJob, Session, SessionConfig, Setting, TorrentHandle,
-    TorrentStatus, TrackerFailure, WaitingPeer, WriteJob, configure_heap, header_version,
-    header_version_text, library_version, new_session,
+    TorrentStatus, TrackerFailure, WaitingPeer, WriteJob, close_files_on_exec, configure_heap,
+    header_version, header_version_text, library_version, new_session,
 };
 
 // SAFETY: a job is a shared pointer to the completion queue and a completion that nothing else refers to. Its methods

@@ -24,7 +24,7 @@ fn home() -> Bae {
     }
     let config = format!(
         "[category.films]\nexport = \"{dir}/films\"\nwatch = \"{dir}/watch\"\ntags = [\"film\"]\n\
-         [hooks]\non_complete = [\"/bin/sh\", \"-c\", \"env > $0.new; mv $0.new $0\", \"{dir}/hook\"]\n"
+         [hooks]\non_complete = [\"/bin/sh\", \"-c\", \"(env; ls -l /proc/self/fd) > $0.new; mv $0.new $0\", \"{dir}/hook\"]\n"
     );
     write_config(&bae, &config);
     bae
@@ -58,6 +58,7 @@ fn a_watched_torrent_is_imported_exported_and_reported_to_the_hook() {
     ] {
         assert!(facts.lines().any(|line| line == fact), "{fact} is not in\n{facts}");
     }
+    assert!(!facts.contains("socket:"), "the hook inherited a socket\n{facts}");
     wait_until("the file is marked", LONG, || bae.home().join("watch/film.torrent.added").exists());
     assert!(!watched.exists());
 }

@@ -67,6 +67,8 @@ impl Process {
     pub(crate) fn start(name: &str, command: &Command) -> Self {
         // By their paths, because a test may set another PATH for its child.
         let mut wrapped = Command::new("/usr/bin/setpriv");
+        // In-process sessions of libtorrent open sockets that children inherit.
+        bae::torrents::close_files_on_exec();
         // Under `nohup` the tests ignore SIGHUP, and child processes inherit that.
         wrapped.args(["--pdeathsig", "KILL", "/usr/bin/env", "--default-signal=HUP"]);
         wrapped.arg(command.get_program()).args(command.get_args());

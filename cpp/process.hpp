@@ -1,4 +1,4 @@
-// Configures how the C library's heap keeps freed memory.
+// Settings of the whole process.
 #pragma once
 
 namespace bae {
@@ -9,5 +9,10 @@ namespace bae {
 // measured at 1 GiB/s). Also, each thread's heap keeps memory that other threads could use. Blocks
 // of 1 MiB or more stay separate mappings.
 void configure_heap();
+
+// Marks all open files except the standard streams, so that no program that is started from now on
+// inherits them. libtorrent opens its sockets without O_CLOEXEC: a program that inherits one keeps
+// the port in use after this process has ended. Kernels before 5.11 do nothing.
+void close_files_on_exec();
 
 } // namespace bae
