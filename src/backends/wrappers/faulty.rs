@@ -34,7 +34,8 @@ use crate::{
 pub struct Faulty<B> {
     inner: B,
     script: Arc<Mutex<Script>>,
-    puts_blocked: watch::Sender<bool>,
+    /// Puts from this number on, counted from 0, wait.
+    allowed_puts: watch::Sender<u64>,
     puts: AtomicU64,
     gets: AtomicU64,
 }
@@ -141,7 +142,7 @@ impl<B> Faulty<B> {
         Self {
             inner,
             script: Arc::new(Mutex::new(script)),
-            puts_blocked: watch::Sender::new(false),
+            allowed_puts: watch::Sender::new(u64::MAX),
             puts: AtomicU64::new(0),
             gets: AtomicU64::new(0),
         }
@@ -199,12 +200,17 @@ impl<B> Faulty<B> {
 
     /// Blocks puts until [`Self::unblock_puts`].
     pub fn block_puts(&self) {
-        self.puts_blocked.send_replace(true);
+        self.block_puts_after(0);
+    }
+
+    /// Blocks all but the first `count` puts, until [`Self::unblock_puts`].
+    pub fn block_puts_after(&self, count: u64) {
+        self.allowed_puts.send_replace(count);
     }
 
     /// Unblocks the puts that [`Self::block_puts`] blocks.
     pub fn unblock_puts(&self) {
-        self.puts_blocked.send_replace(false);
+        self.allowed_puts.send_replace(u64::MAX);
     }
 
     /// Number of puts started so far, including failed ones.
@@ -244,11 +250,11 @@ impl<B> Faulty<B> {
 #[async_trait]
 impl<B: StorageBackend> StorageBackend for Faulty<B> {
     async fn put(&self, key: &Key, payload: Payload) -> Result<()> {
-        self.puts.fetch_add(1, Ordering::Relaxed);
+        let number = self.puts.fetch_add(1, Ordering::Relaxed);
         let delay = self.script.lock().delay;
         tokio::time::sleep(delay).await;
         // The sender lives in `self`, so the wait ends only by a release.
-        let _ = self.puts_blocked.subscribe().wait_for(|puts_blocked| !puts_blocked).await;
+        let _ = self.allowed_puts.subscribe().wait_for(|allowed| number < *allowed).await;
         let fault = self.script.lock().put_fault(key);
         match fault {
             None => self.inner.put(key, payload).await,
