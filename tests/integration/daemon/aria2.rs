@@ -80,7 +80,7 @@ fn a_url_and_a_torrent_added_by_aria2p_are_imported_exactly() {
     let bae = home();
     let daemon = Daemon::start(&bae, &[seeder.addr()]);
     let file = torrent.torrent.to_str().unwrap();
-    let found = client(&daemon, "add", &[&server.url("a.bin"), file, "/main"]);
+    let found = client(&daemon, "add", &[&server.url("/f/a.bin"), file, "/main"]);
     let (by_url, by_torrent) = (&found[0], &found[1]);
     for (download, bytes) in [(by_url, bytes.len() as u64), (by_torrent, torrent.bytes)] {
         assert_eq!(download["bytes"], bytes, "{download:#}");
@@ -135,7 +135,7 @@ fn a_socket_gets_notifications_only_after_a_valid_token() {
     let bae = home();
     let daemon = Daemon::start(&bae, &[seeder.addr()]);
     let file = torrent.torrent.to_str().unwrap();
-    let args = [&*server.url("a.bin"), file, &*server.url("missing")];
+    let args = [&*server.url("/f/a.bin"), file, &*server.url("/f/missing")];
     let found = client(&daemon, "events", &args);
     assert_eq!((&found["refused"], &found["silent"]), (&json!("Unauthorized"), &json!([])));
     assert_eq!(found["names"].as_array().unwrap().len(), 6);

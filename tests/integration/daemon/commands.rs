@@ -87,7 +87,7 @@ fn ctrl_c_stops_a_command_in_the_daemon_and_not_the_daemon() {
     let mut daemon = Daemon::start(&bae, &[seeder.addr()]);
     let args = ["--json", "import", torrent.torrent.to_str().unwrap(), "--storage", "main"];
     let mut import = bae.start(args);
-    import.wait_until_stored(MIB);
+    import.event_where("progress", |e| e["stored"].as_u64() >= Some(MIB));
     import.interrupt();
     let stopped = import.wait(LONG).expect(7);
     assert!(stopped.stderr.contains("run the same command again"), "{}", stopped.stderr);
@@ -95,7 +95,7 @@ fn ctrl_c_stops_a_command_in_the_daemon_and_not_the_daemon() {
     assert!(listed[0]["stored"].as_u64() >= Some(MIB), "{listed:?}");
     // One whose client is killed ends, too: the import is free again.
     let mut killed = bae.start(args);
-    killed.wait_until_stored(2 * MIB);
+    killed.event_where("progress", |e| e["stored"].as_u64() >= Some(2 * MIB));
     killed.kill();
     let id = id_of(&daemon.add(&torrent_request(&torrent)));
     let done = daemon.wait_for_state(&id, "done");

@@ -111,7 +111,7 @@ fn transmission_remote_adds_lists_stops_and_removes_a_torrent() {
     let bae = home();
     let daemon = Daemon::start(&bae, &[seeder.addr()]);
     let file = torrent.torrent.to_str().unwrap();
-    assert!(remote(&daemon, &["--add", file, "-w", "/main", "--start-paused"]).contains("success"));
+    assert!(remote(&daemon, &["--add", file, "-w", "/main", "--stop"]).contains("success"));
     assert!(remote(&daemon, &["-l"]).contains("Stopped"));
     assert!(remote(&daemon, &["-t", "1", "-f"]).contains("by remote.bin"));
     remote(&daemon, &["-t", "1", "-d", "100", "--bandwidth-high"]);
@@ -144,7 +144,7 @@ fn a_request_proves_its_token_then_its_session_then_works() {
         assert!(conflict.header("x-transmission-session-id").is_some());
     }
     let session = session(&daemon);
-    request(&daemon, "POST", &[session.clone()], body).expect(401);
+    request(&daemon, "POST", std::slice::from_ref(&session), body).expect(401);
     let get = request(&daemon, "GET", &[right.clone(), session.clone()], body).expect(200).json();
     assert_ne!(get["result"], "success", "a call by GET");
     let answer = request(&daemon, "POST", &[right.clone(), session.clone()], body).expect(200);
@@ -331,7 +331,7 @@ fn an_exported_torrent_is_where_arr_programs_look_for_it() {
     let arguments = json!({ "metainfo": metainfo, "download-dir": folder });
     let added = call(&daemon, &session, "torrent-add", arguments);
     let id = added["arguments"]["torrent-added"]["id"].to_string();
-    daemon.wait_for_state(&daemon.download(&id)["id"].as_str().unwrap().to_owned(), "done");
+    daemon.wait_for_state(daemon.download(&id)["id"].as_str().unwrap(), "done");
     let fields = [
         "id",
         "hashString",
