@@ -44,16 +44,16 @@ impl Web {
     async fn first_answer(&self, url: &Url) -> Result<Answer> {
         let response = self.http.probe_with_body(url).await?;
         let (UrlTarget::File(remote), Some(body)) = (&response.target, response.body) else {
-            return Ok(Answer::Other(FirstResponse { body: None, ..response }));
+            return Ok(Answer::other(FirstResponse { body: None, ..response }));
         };
         if !may_be_list(remote) {
-            return Ok(Answer::Other(FirstResponse { body: Some(body), ..response }));
+            return Ok(Answer::other(FirstResponse { body: Some(body), ..response }));
         }
         let peeked = peek(body, HEAD_LEN).await;
         let kind = match &peeked.head {
             head if hls::is_playlist_head(head) => ListKind::Hls,
             head if dash::is_manifest_head(head) => ListKind::Dash,
-            _ => return Ok(Answer::Other(FirstResponse { body: Some(peeked.stream), ..response })),
+            _ => return Ok(Answer::other(FirstResponse { body: Some(peeked.stream), ..response })),
         };
         let bytes = Self::read_list(peeked.stream).await?;
         Ok(Answer::List(kind, Box::new(remote.clone()), bytes))
@@ -75,7 +75,13 @@ impl Web {
 /// The first answer of a server.
 enum Answer {
     List(ListKind, Box<RemoteFile>, Vec<u8>),
-    Other(FirstResponse),
+    Other(Box<FirstResponse>),
+}
+
+impl Answer {
+    fn other(response: FirstResponse) -> Self {
+        Self::Other(Box::new(response))
+    }
 }
 
 enum ListKind {
@@ -98,7 +104,7 @@ impl Protocol for Web {
 
     async fn probe_with_body(&self, url: &Url) -> Result<FirstResponse> {
         let target = match self.first_answer(url).await? {
-            Answer::Other(response) => return Ok(response),
+            Answer::Other(response) => return Ok(*response),
             Answer::List(ListKind::Hls, list, bytes) => self.hls.target_of(&list, &bytes).await?,
             Answer::List(ListKind::Dash, list, bytes) => self.dash.target_of(&list, &bytes).await?,
         };

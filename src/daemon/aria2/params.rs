@@ -10,6 +10,9 @@ use super::{
 /// What is before the secret in the first parameter.
 const TOKEN: &str = "token:";
 
+/// A call of a multicall: the method with its parameters.
+type ListedCall = RpcResult<(String, Vec<Value>)>;
+
 /// The parameters of a call, without the token.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Params(Vec<Value>);
@@ -58,8 +61,8 @@ impl Params {
         if self.given(at).is_none() { Ok(Vec::new()) } else { self.texts(at) }
     }
 
-    /// The calls of a multicall, each a method with its parameters.
-    pub(super) fn calls(&self, at: usize) -> RpcResult<Vec<RpcResult<(String, Vec<Value>)>>> {
+    /// The calls of a multicall.
+    pub(super) fn calls(&self, at: usize) -> RpcResult<Vec<ListedCall>> {
         let calls = self.required(at)?.as_array().ok_or_else(|| wrong_type(at))?;
         if calls.len() > MAX_CALLS {
             return Err(RpcError::new(format!("A request has at most {MAX_CALLS} calls.")));

@@ -119,6 +119,7 @@ impl Run {
     }
 
     /// Waits for the end. Meanwhile it can still be stopped.
+    #[allow(clippy::disallowed_methods, reason = "called by the thread that reads the output")]
     fn wait(&self) -> Option<ExitStatus> {
         loop {
             match self.child.lock().try_wait() {
@@ -214,6 +215,7 @@ fn write_pipe(path: &Path, mut parts: mpsc::Receiver<Bytes>, run: &Run) {
 }
 
 /// Opens a pipe when FFmpeg reads it. `None` if FFmpeg has ended.
+#[allow(clippy::disallowed_methods, reason = "called by the thread that writes to the pipe")]
 fn open_pipe(path: &Path, run: &Run) -> Option<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     loop {

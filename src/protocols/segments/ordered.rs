@@ -108,10 +108,11 @@ impl OrderedState {
                         self.has_bytes = true;
                         return Some(self.check_absent().map(|()| bytes));
                     }
-                    Some(Err(error)) => match self.failed(error) {
-                        Some(error) => return Some(Err(error)),
-                        None => {}
-                    },
+                    Some(Err(error)) => {
+                        if let Some(error) = self.failed(error) {
+                            return Some(Err(error));
+                        }
+                    }
                     None => drop(self.slots.pop_front()),
                 },
             }

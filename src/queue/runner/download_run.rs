@@ -128,7 +128,7 @@ impl Queue {
                 download.state = State::Downloading;
             }
             download.import = Some(import.to_owned());
-            if download.kind != SourceKind::Url && download.settings.extra.get("name").is_none() {
+            if download.kind != SourceKind::Url && !download.settings.extra.contains_key("name") {
                 download.name.clone_from(&facts.name);
             }
             let known = download.hashes;

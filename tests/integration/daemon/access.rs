@@ -91,7 +91,7 @@ fn requests_for_foreign_hosts_and_from_foreign_pages_are_refused() {
     daemon.call_with("GET", "/healthz", &forwarded, b"").expect(421);
     daemon.call_with("GET", "/healthz", &[own.clone(), own.clone()], b"").expect(421);
     let absolute = format!("http://evil.example:{port}/healthz");
-    daemon.call_with("GET", &absolute, &[own.clone()], b"").expect(421);
+    daemon.call_with("GET", &absolute, std::slice::from_ref(&own), b"").expect(421);
     // A page of a stranger has no token, but a browser may add a login by itself.
     let basic = format!(
         "Authorization: Basic {}",

@@ -382,7 +382,7 @@ fn pages_of_strangers_reach_nothing() {
         daemon.call_with(method, "/api/v2/torrents/info", &headers, b"").status
     };
     let own = host(&daemon);
-    assert_eq!(send("GET", &[own.clone()]), 200);
+    assert_eq!(send("GET", std::slice::from_ref(&own)), 200);
     for foreign in ["evil.example", "127.0.0.1.evil.example", "localhost.", "127.0.0.1:1"] {
         assert_eq!(send("GET", &[format!("Host: {foreign}")]), 421, "{foreign}");
     }

@@ -83,6 +83,9 @@ fn a_stream_is_recognised_by_its_content_and_its_list_is_kept_on_request() {
     assert_file(&out_path(&bae, "music.m3u8"), music);
 }
 
+/// A change of a playlist.
+type Change = Box<dyn Fn(&str) -> Vec<u8>>;
+
 #[test]
 fn unusual_playlists_give_the_same_file() {
     let expected = Streams::get().joined("ts", ".ts");
@@ -92,7 +95,7 @@ fn unusual_playlists_give_the_same_file() {
         encoder.finish().unwrap()
     };
     let plain = |change: fn(&str) -> String| move |text: &str| change(text).into_bytes();
-    let changes: Vec<(&str, Box<dyn Fn(&str) -> Vec<u8>>)> = vec![
+    let changes: Vec<(&str, Change)> = vec![
         ("CRLF", Box::new(plain(|text| text.replace('\n', "\r\n")))),
         ("CR", Box::new(plain(|text| text.replace('\n', "\r")))),
         ("byte order mark", Box::new(plain(|text| format!("\u{feff}{text}")))),
