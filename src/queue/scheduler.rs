@@ -81,6 +81,7 @@ pub(super) fn decide(view: &View<'_>, now: Now) -> Decision {
         decision.stop = view.candidates.iter().filter(to_stop).map(|c| c.number).collect();
         return decision;
     }
+    // ANCHOR: decide
     let mut slots = Slots::new(view.limits);
     view.candidates.iter().filter(running).for_each(|c| slots.take(c));
     let mut waiting: Vec<_> = view.candidates.iter().filter(|c| !running(c)).collect();
@@ -94,6 +95,7 @@ pub(super) fn decide(view: &View<'_>, now: Now) -> Decision {
             decision.start.push(candidate.number);
         }
     }
+    // ANCHOR_END: decide
     decision
 }
 
