@@ -46,6 +46,7 @@ pub mod catalog;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+pub mod clock;
 #[doc(hidden)]
 pub mod config;
 #[doc(hidden)]

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use super::{
     Catalog, Extent, ImportId, ImportRow, ImportState, NewImport, ObjectNum, Role,
     imports::{import_num, insert_import, random_id, unused_id},
-    objects::{insert_extents, select},
-    sql_error, sql_int, sql_u64,
+    objects::insert_extents,
+    sql::{Row, Sql, first, scalar, select, values},
+    sql_int,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -46,48 +45,45 @@ pub struct ExistingObject {
 /// An adopted object: key, length, and the version tag when its bytes were verified.
 pub(crate) type AdoptedObject = (String, u64, Option<String>);
 
-pub(super) fn select_adopted(connection: &Connection, import: i64) -> Result<Vec<AdoptedObject>> {
+pub(super) fn select_adopted(db: &dyn Sql, import: i64) -> Result<Vec<AdoptedObject>> {
     let query = "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
         WHERE o.import = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
-    let row = |row: &Row<'_>| Ok((row.get(0)?, sql_u64(row.get(1)?), row.get(2)?));
-    select(connection, query, [import], row)
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    select(db, query, values![import], row)
 }
 
-fn attach(connection: &Connection, own_id: &str, import: &ImportWithObjects) -> Result<ImportRow> {
+fn attach(db: &dyn Sql, own_id: &str, import: &ImportWithObjects) -> Result<ImportRow> {
     let mut own = Some(import.id.clone());
-    let id = unused_id(connection, || own.take().map_or_else(random_id, Ok))?;
+    let id = unused_id(db, || own.take().map_or_else(random_id, Ok))?;
     let storage = &import.new.storage;
-    let row = insert_import(connection, &id, &import.new)?;
-    let num = import_num(connection, &id)?;
+    let row = insert_import(db, &id, &import.new)?;
+    let num = import_num(db, &id)?;
     let (state, created) = (import.state, import.created_at);
     let sql = "UPDATE imports SET state = ?, created_at = ?, completed_at = ? WHERE num = ?";
-    connection
-        .execute(sql, params![state.as_str(), created, import.completed_at, num])
-        .map_err(sql_error)?;
+    db.execute(sql, values![state.as_str(), created, import.completed_at, num])?;
     for object in &import.objects {
-        let object_num = insert_object(connection, (num, storage), object)?;
+        let object_num = insert_object(db, (num, storage), object)?;
         if let Some(tag) = &object.tag {
             let sql = "INSERT INTO stamps(object, tag) VALUES(?, ?)";
-            let values = params![sql_int(object_num.0)?, tag];
-            connection.execute(sql, values).map_err(sql_error)?;
+            db.execute(sql, values![sql_int(object_num.0)?, tag])?;
         }
         let extent = |(range, offset): &(Range<u64>, u64)| Extent {
             range: range.clone(),
             object: object_num,
             offset: *offset,
         };
-        insert_extents(connection, object_num, object.extents.iter().map(extent).collect())?;
+        insert_extents(db, object_num, object.extents.iter().map(extent).collect())?;
     }
     for (key, len) in &import.manifests {
         let (key, extents, tag) = (key.clone(), Vec::new(), None);
         let manifest =
             ExistingObject { key, len: *len, role: Role::Manifest, packed: false, extents, tag };
-        let object_num = insert_object(connection, (num, storage), &manifest)?;
-        insert_extents(connection, object_num, Vec::new())?;
+        let object_num = insert_object(db, (num, storage), &manifest)?;
+        insert_extents(db, object_num, Vec::new())?;
     }
     for catalog in import.catalogs.iter().filter(|catalog| *catalog != own_id) {
-        let sql = "INSERT OR IGNORE INTO adopted(storage, catalog) VALUES(?, ?)";
-        connection.execute(sql, [storage, catalog]).map_err(sql_error)?;
+        let sql = "INSERT INTO adopted(storage, catalog) VALUES(?, ?) ON CONFLICT DO NOTHING";
+        db.execute(sql, values![storage, catalog])?;
     }
     let (created_at, completed_at) = (import.created_at, import.completed_at);
     Ok(ImportRow { state, created_at, completed_at, ..row })
@@ -96,31 +92,28 @@ fn attach(connection: &Connection, own_id: &str, import: &ImportWithObjects) -> 
 /// Refuses a key that another import has. A generated key is compared in every storage, because two names may refer to
 /// the same one; the name of a file only within its storage. An adopted object may belong to several imports, because
 /// none deletes it.
-fn check_key_unused(connection: &Connection, storage: &str, key: &str, role: Role) -> Result<()> {
+fn check_key_unused(db: &dyn Sql, storage: &str, key: &str, role: Role) -> Result<()> {
     let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
         WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') AND (i.storage = ?3
             OR o.role NOT IN ('file', 'adopted') OR ?2 NOT IN ('file', 'adopted')) LIMIT 1";
-    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-    let values = [key, role.as_str(), storage];
-    let other: Option<String> =
-        statement.query_row(values, |row| row.get(0)).optional().map_err(sql_error)?;
+    let other: Option<String> = scalar(db, query, values![key, role.as_str(), storage])?;
     let Some(other) = other else { return Ok(()) };
     let text = format!("object {key:?} belongs to import {other}");
     Err(Error::new(Kind::AlreadyExists, text))
 }
 
 fn insert_object(
-    connection: &Connection,
+    db: &dyn Sql,
     (import, storage): (i64, &str),
     object: &ExistingObject,
 ) -> Result<ObjectNum> {
-    check_key_unused(connection, storage, &object.key, object.role)?;
+    check_key_unused(db, storage, &object.key, object.role)?;
     let sql = "INSERT INTO objects(import, key, len, state, packed, role)
-        VALUES(?, ?, ?, 'intent', ?, ?)";
-    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+        VALUES(?, ?, ?, 'intent', ?, ?) RETURNING num";
     let ExistingObject { key, len, role, packed, .. } = object;
-    let values = params![import, key, sql_int(*len)?, packed, role.as_str()];
-    statement.insert(values).map(|num| ObjectNum(sql_u64(num))).map_err(sql_error)
+    let values = values![import, key, sql_int(*len)?, *packed, role.as_str()];
+    let num = first(db, sql, values, |row| row.get(0).map(ObjectNum))?;
+    num.ok_or_else(|| Error::new(Kind::Internal, "the object was not recorded"))
 }
 
 impl Catalog {
@@ -129,8 +122,8 @@ impl Catalog {
     /// # Errors
     /// `AlreadyExists` when an object belongs to another import. Adopted objects may belong to several.
     pub async fn attach_import(&self, import: ImportWithObjects) -> Result<ImportRow> {
-        let own_id = self.inner.id.clone();
-        self.write(move |connection| attach(connection, &own_id, &import)).await
+        let own_id = self.id().to_owned();
+        self.write(move |db| attach(db, &own_id, &import)).await
     }
 
     /// Checks that each of `keys` in `storage` may be adopted.
@@ -139,8 +132,8 @@ impl Catalog {
     /// `AlreadyExists` when an import has it as an object of its own.
     pub async fn check_adoptable(&self, storage: &str, keys: Vec<String>) -> Result<()> {
         let storage = storage.to_owned();
-        self.read(move |connection| {
-            let is_free = |key| check_key_unused(connection, &storage, key, Role::Adopted);
+        self.read(move |db| {
+            let is_free = |key| check_key_unused(db, &storage, key, Role::Adopted);
             keys.iter().try_for_each(|key| is_free(key))
         })
         .await
@@ -152,8 +145,7 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn adopted_objects(&self, import: &ImportId) -> Result<Vec<AdoptedObject>> {
         let import = import.clone();
-        self.read(move |connection| select_adopted(connection, import_num(connection, &import)?))
-            .await
+        self.read(move |db| select_adopted(db, import_num(db, &import)?)).await
     }
 
     /// Makes sure that no new object gets a number up to `seen`. For an old copy of a catalog, when its storage has
@@ -163,14 +155,7 @@ impl Catalog {
     /// When the catalog cannot be written.
     pub async fn skip_numbers(&self, seen: u64) -> Result<()> {
         let seen = sql_int(seen)?;
-        self.write(move |connection| {
-            let sql = "INSERT INTO sqlite_sequence(name, seq) SELECT 'objects', 0
-                WHERE NOT EXISTS(SELECT 1 FROM sqlite_sequence WHERE name = 'objects')";
-            connection.execute(sql, []).map_err(sql_error)?;
-            let sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'objects'";
-            connection.execute(sql, [seen]).map(drop).map_err(sql_error)
-        })
-        .await
+        self.write(move |db| db.skip_numbers("objects", seen)).await
     }
 }
 

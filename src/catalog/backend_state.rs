@@ -1,8 +1,9 @@
 //! Values that storage backends keep between runs, by storage and name.
 
-use rusqlite::{OptionalExtension, params};
-
-use super::{Catalog, sql_error};
+use super::{
+    Catalog,
+    sql::{scalar, select, values},
+};
 use crate::error::Result;
 
 impl Catalog {
@@ -12,12 +13,8 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn backend_value(&self, storage: &str, name: &str) -> Result<Option<String>> {
         let query = "SELECT value FROM notes WHERE storage = ? AND name = ?";
-        let values = [storage.to_owned(), name.to_owned()];
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            statement.query_row(values, |row| row.get(0)).optional().map_err(sql_error)
-        })
-        .await
+        let (storage, name) = (storage.to_owned(), name.to_owned());
+        self.read(move |db| scalar(db, query, values![&storage, &name])).await
     }
 
     /// All names of `storage` that start with `prefix`, with their values, ordered by name.
@@ -30,13 +27,10 @@ impl Catalog {
         prefix: &str,
     ) -> Result<Vec<(String, String)>> {
         let query = "SELECT name, value FROM notes
-            WHERE storage = ? AND substr(name, 1, length(?2)) = ?2 ORDER BY name";
-        let values = [storage.to_owned(), prefix.to_owned()];
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let rows = statement.query_map(values, row).map_err(sql_error)?;
-            rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+            WHERE storage = ?1 AND substr(name, 1, length(?2)) = ?2 ORDER BY name";
+        let (storage, prefix) = (storage.to_owned(), prefix.to_owned());
+        self.read(move |db| {
+            select(db, query, values![&storage, &prefix], |row| Ok((row.get(0)?, row.get(1)?)))
         })
         .await
     }
@@ -52,18 +46,19 @@ impl Catalog {
         value: Option<String>,
     ) -> Result<()> {
         let (storage, name) = (storage.to_owned(), name.to_owned());
-        self.write(move |connection| {
+        self.write(move |db| {
             let done = match value {
                 Some(value) => {
-                    let sql = "INSERT OR REPLACE INTO notes(storage, name, value) VALUES(?, ?, ?)";
-                    connection.execute(sql, params![storage, name, value])
+                    let sql = "INSERT INTO notes(storage, name, value) VALUES(?, ?, ?)
+                        ON CONFLICT(storage, name) DO UPDATE SET value = excluded.value";
+                    db.execute(sql, values![&storage, &name, &value])
                 }
                 None => {
                     let sql = "DELETE FROM notes WHERE storage = ? AND name = ?";
-                    connection.execute(sql, [storage, name])
+                    db.execute(sql, values![&storage, &name])
                 }
             };
-            done.map(drop).map_err(sql_error)
+            done.map(drop)
         })
         .await
     }

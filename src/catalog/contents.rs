@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use rusqlite::Connection;
-
 use super::{
     Catalog, Extent, FileRow, ImportId, ObjectRow,
     attach::{AdoptedObject, select_adopted},
     imports::{import_num, select_files},
     objects::{select_extents, select_objects},
     partial_uploads::select_partial_uploads,
+    sql::Sql,
 };
 use crate::error::{Kind, Result};
 
@@ -28,14 +27,14 @@ pub struct ImportContents {
     pub partial_uploads: Vec<(ObjectRow, Range<u64>)>,
 }
 
-fn contents(connection: &Connection, import: &ImportId) -> Result<ImportContents> {
-    let num = import_num(connection, import)?;
+fn contents(db: &dyn Sql, import: &ImportId) -> Result<ImportContents> {
+    let num = import_num(db, import)?;
     Ok(ImportContents {
-        files: select_files(connection, num)?,
-        objects: select_objects(connection, import)?,
-        extents: select_extents(connection, num)?,
-        adopted: select_adopted(connection, num)?,
-        partial_uploads: select_partial_uploads(connection, import)?,
+        files: select_files(db, num)?,
+        objects: select_objects(db, import)?,
+        extents: select_extents(db, num)?,
+        adopted: select_adopted(db, num)?,
+        partial_uploads: select_partial_uploads(db, import)?,
     })
 }
 
@@ -46,7 +45,7 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn contents(&self, import: &ImportId) -> Result<ImportContents> {
         let import = import.clone();
-        self.read(move |connection| contents(connection, &import)).await
+        self.read(move |db| contents(db, &import)).await
     }
 
     /// What is stored of each of `imports`, in one read. `None` for an import that does not exist.
@@ -60,8 +59,8 @@ impl Catalog {
         if imports.is_empty() {
             return Ok(Vec::new());
         }
-        self.read(move |connection| {
-            let found = |import| match contents(connection, import) {
+        self.read(move |db| {
+            let found = |import| match contents(db, import) {
                 Err(e) if e.kind() == Kind::NotFound => Ok(None),
                 found => found.map(Some),
             };

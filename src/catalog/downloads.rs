@@ -1,35 +1,39 @@
 //! The rows of the queue. The queue decides what a record says; here it is text under a number.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use super::{
+    Catalog,
+    modules::Module,
+    sql::{Row, Sql, scalar, select, values},
+    sql_int,
+};
+use crate::error::{Error, Kind, Result};
 
-use super::{Catalog, objects::select, sql_error, sql_int, sql_u64};
-use crate::error::Result;
-
-pub(super) const MIGRATIONS: &[&str] = &[
-    // Torrent files have a table of their own, because they make rows long, and the start reads all rows.
-    // AUTOINCREMENT, so that the number of a removed download is not given to another.
-    "
-    CREATE TABLE downloads(
-        num INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        record TEXT NOT NULL
-    );
-    CREATE TABLE download_torrents(
-        download INTEGER PRIMARY KEY REFERENCES downloads(num) ON DELETE CASCADE,
-        bytes BLOB NOT NULL
-    );
-    CREATE TABLE download_keys(
-        key TEXT PRIMARY KEY,
-        download TEXT NOT NULL,
-        created_at INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX download_keys_by_time ON download_keys(created_at);
-    CREATE TABLE queue_values(
-        name TEXT PRIMARY KEY,
-        value TEXT NOT NULL
-    ) WITHOUT ROWID;
-",
-];
+/// The tables of the queue.
+static MODULE: Module = Module {
+    name: "queue",
+    // Torrent files have a table of their own, because they make rows long, and the start reads all rows. The last number
+    // is recorded, so that the number of a removed download is not given to another.
+    steps: &["
+        CREATE TABLE queue_numbers(last BIGINT NOT NULL);
+        INSERT INTO queue_numbers(last) VALUES(0);
+        CREATE TABLE queue_downloads(
+            num BIGINT NOT NULL PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            record TEXT NOT NULL
+        );
+        CREATE TABLE queue_torrents(
+            download BIGINT NOT NULL PRIMARY KEY REFERENCES queue_downloads(num) ON DELETE CASCADE,
+            bytes BLOB NOT NULL
+        );
+        CREATE TABLE queue_keys(
+            key TEXT NOT NULL PRIMARY KEY,
+            download TEXT NOT NULL,
+            created_at BIGINT NOT NULL
+        );
+        CREATE INDEX queue_keys_by_time ON queue_keys(created_at);
+        CREATE TABLE queue_values(name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+    "],
+};
 
 /// A download that is about to be recorded.
 #[derive(Debug, Clone)]
@@ -60,36 +64,50 @@ pub struct DownloadKey {
     pub created_at: u64,
 }
 
-fn download_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DownloadRow> {
-    Ok(DownloadRow { number: sql_u64(row.get(0)?), id: row.get(1)?, record: row.get(2)? })
+fn download_row(row: &Row<'_>) -> Result<DownloadRow> {
+    Ok(DownloadRow { number: row.get(0)?, id: row.get(1)?, record: row.get(2)? })
 }
 
-fn download_key(row: &rusqlite::Row<'_>) -> rusqlite::Result<DownloadKey> {
-    Ok(DownloadKey { key: row.get(0)?, download: row.get(1)?, created_at: sql_u64(row.get(2)?) })
+fn download_key(row: &Row<'_>) -> Result<DownloadKey> {
+    Ok(DownloadKey { key: row.get(0)?, download: row.get(1)?, created_at: row.get(2)? })
 }
 
-fn insert(connection: &Connection, new: &NewDownloadRow) -> Result<u64> {
-    let sql = "INSERT INTO downloads(id, record) VALUES(?, ?)";
-    connection.execute(sql, params![new.id, new.record]).map_err(sql_error)?;
-    let number = connection.last_insert_rowid();
+fn insert(db: &dyn Sql, new: &NewDownloadRow) -> Result<u64> {
+    let sql = "UPDATE queue_numbers SET last = last + 1 RETURNING last";
+    let number: Option<i64> = scalar(db, sql, values![])?;
+    let number =
+        number.ok_or_else(|| Error::new(Kind::Corrupt, "the queue has no number for a download"))?;
+    let sql = "INSERT INTO queue_downloads(num, id, record) VALUES(?, ?, ?)";
+    db.execute(sql, values![number, &new.id, &new.record])?;
     if let Some(bytes) = &new.torrent_file {
-        let sql = "INSERT INTO download_torrents(download, bytes) VALUES(?, ?)";
-        connection.execute(sql, params![number, bytes]).map_err(sql_error)?;
+        let sql = "INSERT INTO queue_torrents(download, bytes) VALUES(?, ?)";
+        db.execute(sql, values![number, bytes])?;
     }
     if let Some((key, now)) = &new.key {
-        let sql = "INSERT OR REPLACE INTO download_keys(key, download, created_at) VALUES(?, ?, ?)";
-        connection.execute(sql, params![key, new.id, sql_int(*now)?]).map_err(sql_error)?;
+        let sql = "INSERT INTO queue_keys(key, download, created_at) VALUES(?, ?, ?)
+            ON CONFLICT(key) DO UPDATE
+            SET download = excluded.download, created_at = excluded.created_at";
+        db.execute(sql, values![key, &new.id, sql_int(*now)?])?;
     }
-    Ok(sql_u64(number))
+    Ok(number.unsigned_abs())
 }
 
 impl Catalog {
+    /// Adds the queue's tables. Must be called before all other methods of the queue.
+    ///
+    /// # Errors
+    /// `Unsupported` when a newer bae has changed the tables, or when the catalog is open for reading only and lacks
+    /// them; otherwise when the catalog cannot be written.
+    pub async fn add_queue(&self) -> Result<()> {
+        self.add_module(&MODULE).await
+    }
+
     /// Records downloads, all or none, and returns their numbers.
     ///
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn add_downloads(&self, new: Vec<NewDownloadRow>) -> Result<Vec<u64>> {
-        self.write(move |connection| new.iter().map(|row| insert(connection, row)).collect()).await
+        self.write(move |db| new.iter().map(|row| insert(db, row)).collect()).await
     }
 
     /// Replaces the records of downloads, all or none. A download that is gone is skipped.
@@ -97,11 +115,10 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn update_downloads(&self, records: Vec<(u64, String)>) -> Result<()> {
-        self.write(move |connection| {
-            let sql = "UPDATE downloads SET record = ? WHERE num = ?";
-            let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+        self.write(move |db| {
+            let sql = "UPDATE queue_downloads SET record = ? WHERE num = ?";
             for (number, record) in &records {
-                statement.execute(params![record, sql_int(*number)?]).map_err(sql_error)?;
+                db.execute(sql, values![record, sql_int(*number)?])?;
             }
             Ok(())
         })
@@ -113,15 +130,13 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn remove_downloads(&self, numbers: Vec<u64>) -> Result<()> {
-        self.write(move |connection| {
-            let sql = "DELETE FROM download_keys WHERE download IN
-                (SELECT id FROM downloads WHERE num = ?)";
-            let mut keys = connection.prepare_cached(sql).map_err(sql_error)?;
-            let sql = "DELETE FROM downloads WHERE num = ?";
-            let mut rows = connection.prepare_cached(sql).map_err(sql_error)?;
+        self.write(move |db| {
             for number in &numbers {
-                keys.execute([sql_int(*number)?]).map_err(sql_error)?;
-                rows.execute([sql_int(*number)?]).map_err(sql_error)?;
+                let number = sql_int(*number)?;
+                let sql = "DELETE FROM queue_keys WHERE download IN
+                    (SELECT id FROM queue_downloads WHERE num = ?)";
+                db.execute(sql, values![number])?;
+                db.execute("DELETE FROM queue_downloads WHERE num = ?", values![number])?;
             }
             Ok(())
         })
@@ -133,8 +148,8 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn downloads(&self) -> Result<Vec<DownloadRow>> {
-        let query = "SELECT num, id, record FROM downloads ORDER BY num";
-        self.read(move |connection| select(connection, query, [], download_row)).await
+        let query = "SELECT num, id, record FROM queue_downloads ORDER BY num";
+        self.read(move |db| select(db, query, values![], download_row)).await
     }
 
     /// The torrent file of a download.
@@ -142,13 +157,9 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn download_torrent(&self, number: u64) -> Result<Option<Vec<u8>>> {
-        let query = "SELECT bytes FROM download_torrents WHERE download = ?";
+        let query = "SELECT bytes FROM queue_torrents WHERE download = ?";
         let number = sql_int(number)?;
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            statement.query_row([number], |row| row.get(0)).optional().map_err(sql_error)
-        })
-        .await
+        self.read(move |db| scalar(db, query, values![number])).await
     }
 
     /// The idempotency keys, oldest first, after those that are older than `oldest` (seconds since 1970) are removed.
@@ -157,11 +168,10 @@ impl Catalog {
     /// When the catalog cannot be written.
     pub async fn download_keys(&self, oldest: u64) -> Result<Vec<DownloadKey>> {
         let oldest = sql_int(oldest)?;
-        self.write(move |connection| {
-            let sql = "DELETE FROM download_keys WHERE created_at < ?";
-            connection.execute(sql, [oldest]).map_err(sql_error)?;
-            let query = "SELECT key, download, created_at FROM download_keys ORDER BY created_at";
-            select(connection, query, [], download_key)
+        self.write(move |db| {
+            db.execute("DELETE FROM queue_keys WHERE created_at < ?", values![oldest])?;
+            let query = "SELECT key, download, created_at FROM queue_keys ORDER BY created_at";
+            select(db, query, values![], download_key)
         })
         .await
     }
@@ -173,11 +183,7 @@ impl Catalog {
     pub async fn queue_value(&self, name: &str) -> Result<Option<String>> {
         let query = "SELECT value FROM queue_values WHERE name = ?";
         let name = name.to_owned();
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            statement.query_row([name], |row| row.get(0)).optional().map_err(sql_error)
-        })
-        .await
+        self.read(move |db| scalar(db, query, values![&name])).await
     }
 
     /// Replaces the value that [`Catalog::queue_value`] returns.
@@ -186,8 +192,9 @@ impl Catalog {
     /// When the catalog cannot be written.
     pub async fn set_queue_value(&self, name: &str, value: String) -> Result<()> {
         let name = name.to_owned();
-        let sql = "INSERT OR REPLACE INTO queue_values(name, value) VALUES(?, ?)";
-        self.write(move |c| c.execute(sql, params![name, value]).map(drop).map_err(sql_error)).await
+        let sql = "INSERT INTO queue_values(name, value) VALUES(?, ?)
+            ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+        self.write(move |db| db.execute(sql, values![&name, &value]).map(drop)).await
     }
 }
 
@@ -204,6 +211,7 @@ mod tests {
     async fn downloads_keep_their_numbers_and_torrent_files_over_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path()).await.unwrap();
+        catalog.add_queue().await.unwrap();
         let numbers =
             catalog.add_downloads(vec![new("a", Some(vec![1, 2])), new("b", None)]).await.unwrap();
         assert_eq!(numbers, [1, 2]);
@@ -212,6 +220,7 @@ mod tests {
         catalog.set_queue_value("limits", "1".into()).await.unwrap();
         drop(catalog);
         let catalog = Catalog::open(dir.path()).await.unwrap();
+        catalog.add_queue().await.unwrap();
         let rows = catalog.downloads().await.unwrap();
         assert_eq!(rows.len(), 2, "a refused group adds nothing");
         assert_eq!(rows[1].record, "{\"x\":1}");

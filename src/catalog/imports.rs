@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Catalog, ImportId, hex,
     metainfo::store_metainfo,
-    random_hex, sql_error, sql_int, sql_u64,
+    random_hex,
+    sql::{self, Row, Sql, Value, first, scalar, values},
+    sql_int,
     wanted_counts::{WantedCounts, update_counts},
 };
 use crate::{
@@ -149,52 +150,40 @@ const COLUMNS: &str =
     "SELECT id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len, state,
     created_at, completed_at, selected, layout, wanted_files, wanted_bytes, wanted_stored FROM imports";
 
-fn import_row(row: &Row<'_>) -> rusqlite::Result<ImportRow> {
-    let bad = |column: usize, what: &str| {
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
-    };
-    let state: String = row.get(8)?;
-    let selected: Option<String> = row.get(11)?;
-    let layout: String = row.get(12)?;
-    let selected = selected.map(|text| serde_json::from_str(&text)).transpose();
+fn import_row(row: &Row<'_>) -> Result<ImportRow> {
     Ok(ImportRow {
-        id: row.get::<_, String>(0)?.parse().map_err(|_| bad(0, "not an import id"))?,
+        id: row.parsed(0, |text| text.parse().ok())?,
         name: row.get(1)?,
         source: row.get(2)?,
         info_hash_v1: row.get(3)?,
         info_hash_v2: row.get(4)?,
-        len: sql_u64(row.get(5)?),
+        len: row.get(5)?,
         storage: row.get(6)?,
-        chunk_len: sql_u64(row.get(7)?),
-        layout: LayoutKind::parse(&layout).ok_or_else(|| bad(12, "not a layout"))?,
-        state: ImportState::parse(&state).ok_or_else(|| bad(8, "not a state"))?,
+        chunk_len: row.get(7)?,
+        layout: row.parsed(12, LayoutKind::parse)?,
+        state: row.parsed(8, ImportState::parse)?,
         created_at: row.get(9)?,
         completed_at: row.get(10)?,
-        selected: selected.map_err(|_| bad(11, "not a list of files"))?,
-        wanted: WantedCounts {
-            files: sql_u64(row.get(13)?),
-            bytes: sql_u64(row.get(14)?),
-            stored: row.get::<_, Option<i64>>(15)?.map(sql_u64),
+        selected: match row.get::<Option<String>>(11)? {
+            None => None,
+            Some(_) => row.parsed(11, |text| serde_json::from_str(text).ok()).map(Some)?,
         },
+        wanted: WantedCounts { files: row.get(13)?, bytes: row.get(14)?, stored: row.get(15)? },
     })
 }
 
 pub(super) fn select(
-    connection: &Connection,
+    db: &dyn Sql,
     condition: &str,
-    values: impl rusqlite::Params,
+    values: &[Value<'_>],
 ) -> Result<Vec<ImportRow>> {
     let query = format!("{COLUMNS} WHERE {condition} ORDER BY num");
-    let mut statement = connection.prepare_cached(&query).map_err(sql_error)?;
-    let rows = statement.query_map(values, import_row).map_err(sql_error)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+    sql::select(db, &query, values, import_row)
 }
 
 /// The row number of an import, which other tables refer to.
-pub(super) fn import_num(connection: &Connection, id: &ImportId) -> Result<i64> {
-    let query = "SELECT num FROM imports WHERE id = ?";
-    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-    let num = statement.query_row([id.as_str()], |row| row.get(0)).optional().map_err(sql_error)?;
+pub(super) fn import_num(db: &dyn Sql, id: &ImportId) -> Result<i64> {
+    let num = scalar(db, "SELECT num FROM imports WHERE id = ?", values![id.as_str()])?;
     num.ok_or_else(|| not_found(id.as_str()))
 }
 
@@ -225,15 +214,12 @@ pub(super) fn now() -> i64 {
 }
 
 /// The files of an import, in order.
-pub(super) fn select_files(connection: &Connection, import: i64) -> Result<Vec<FileRow>> {
+pub(super) fn select_files(db: &dyn Sql, import: i64) -> Result<Vec<FileRow>> {
     let query = "SELECT path, start, len, pad FROM files WHERE import = ? ORDER BY idx";
     let file = |row: &Row<'_>| {
-        let (start, len) = (sql_u64(row.get(1)?), sql_u64(row.get(2)?));
-        Ok(FileRow { path: row.get(0)?, start, len, pad: row.get(3)? })
+        Ok(FileRow { path: row.get(0)?, start: row.get(1)?, len: row.get(2)?, pad: row.get(3)? })
     };
-    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-    let rows = statement.query_map([import], file).map_err(sql_error)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+    sql::select(db, query, values![import], file)
 }
 
 fn selection_text(selected: Option<&[u32]>) -> Option<String> {
@@ -256,65 +242,55 @@ pub(super) fn random_id() -> Result<ImportId> {
 
 /// A random id that no import has. It is drawn again while it is taken, which happens once in 40,000 at 100,000 imports.
 pub(super) fn unused_id(
-    connection: &Connection,
+    db: &dyn Sql,
     mut draw: impl FnMut() -> Result<ImportId>,
 ) -> Result<ImportId> {
     loop {
         let id = draw()?;
-        match import_num(connection, &id) {
+        match import_num(db, &id) {
             Err(e) if e.kind() == Kind::NotFound => return Ok(id),
             taken => drop(taken?),
         }
     }
 }
 
-pub(super) fn insert_import(
-    connection: &Connection,
-    id: &ImportId,
-    new: &NewImport,
-) -> Result<ImportRow> {
+pub(super) fn insert_import(db: &dyn Sql, id: &ImportId, new: &NewImport) -> Result<ImportRow> {
     let selected = selection_text(new.selected.as_deref());
-    let values = params![
+    let values = values![
         id.as_str(),
-        new.name,
-        new.source,
-        new.info_hash_v1,
-        new.info_hash_v2,
+        &new.name,
+        &new.source,
+        new.info_hash_v1.as_ref(),
+        new.info_hash_v2.as_ref(),
         sql_int(new.len)?,
-        new.storage,
+        &new.storage,
         sql_int(new.chunk_len)?,
         ImportState::Importing.as_str(),
         now(),
-        selected,
+        selected.as_deref(),
         new.layout.as_str(),
-        new.source_record
+        new.source_record.as_deref(),
     ];
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
         state, created_at, selected, layout, remote)
-        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    connection.execute(sql, values).map_err(sql_error)?;
-    let num = connection.last_insert_rowid();
-    store_metainfo(connection, num, &new.metainfo)?;
+        VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num";
+    let num: Option<i64> = scalar(db, sql, values)?;
+    let lost = || Error::new(Kind::Internal, "the new import is not in the catalog");
+    let num = num.ok_or_else(lost)?;
+    store_metainfo(db, num, &new.metainfo)?;
     let sql = "INSERT INTO files(import, idx, path, start, len, pad) VALUES(?, ?, ?, ?, ?, ?)";
-    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
     for (idx, file) in new.files.iter().enumerate() {
         let (start, len) = (sql_int(file.start)?, sql_int(file.len)?);
         let idx = sql_int(idx as u64)?;
-        statement.execute(params![num, idx, file.path, start, len, file.pad]).map_err(sql_error)?;
+        db.execute(sql, values![num, idx, &file.path, start, len, file.pad])?;
     }
-    update_counts(connection, num)?;
-    let mut made = select(connection, "num = ?", [num])?;
-    made.pop().ok_or_else(|| Error::new(Kind::Internal, "the new import is not in the catalog"))
+    update_counts(db, num)?;
+    select(db, "num = ?", values![num])?.pop().ok_or_else(lost)
 }
 
-pub(super) fn update(
-    connection: &Connection,
-    sql: &str,
-    values: impl rusqlite::Params,
-    id: &ImportId,
-) -> Result<()> {
-    match connection.execute(sql, values).map_err(sql_error)? {
+pub(super) fn update(db: &dyn Sql, sql: &str, values: &[Value<'_>], id: &ImportId) -> Result<()> {
+    match db.execute(sql, values)? {
         0 => Err(not_found(id.as_str())),
         _ => Ok(()),
     }
@@ -326,10 +302,7 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn create_import(&self, new: NewImport) -> Result<ImportRow> {
-        self.write(move |connection| {
-            insert_import(connection, &unused_id(connection, random_id)?, &new)
-        })
-        .await
+        self.write(move |db| insert_import(db, &unused_id(db, random_id)?, &new)).await
     }
 
     /// The imports that the user sees, oldest first. Leaves out those kept and those being removed.
@@ -337,7 +310,7 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn list(&self) -> Result<Vec<ImportRow>> {
-        self.read(|connection| select(connection, "state NOT IN ('removing', 'kept')", [])).await
+        self.read(|db| select(db, "state NOT IN ('removing', 'kept')", values![])).await
     }
 
     /// The imports in `state`, oldest first.
@@ -345,7 +318,7 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn list_in_state(&self, state: ImportState) -> Result<Vec<ImportRow>> {
-        self.read(move |connection| select(connection, "state = ?", [state.as_str()])).await
+        self.read(move |db| select(db, "state = ?", values![state.as_str()])).await
     }
 
     /// The number of an import's files and their total bytes, without padding.
@@ -354,12 +327,11 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn file_totals(&self, id: &ImportId) -> Result<(usize, u64)> {
         let id = id.clone();
-        let query = "SELECT count(*), coalesce(sum(f.len), 0) FROM files f
-            JOIN imports i ON i.num = f.import WHERE i.id = ? AND NOT f.pad";
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let row = |row: &Row<'_>| Ok((row.get::<_, u32>(0)? as usize, sql_u64(row.get(1)?)));
-            statement.query_row([id.as_str()], row).map_err(sql_error)
+        let query = "SELECT count(*), CAST(coalesce(sum(f.len), 0) AS BIGINT) FROM files f
+            JOIN imports i ON i.num = f.import WHERE i.id = ? AND f.pad = 0";
+        self.read(move |db| {
+            let row = |row: &Row<'_>| Ok((row.get::<u32>(0)? as usize, row.get(1)?));
+            Ok(first(db, query, values![id.as_str()], row)?.unwrap_or_default())
         })
         .await
     }
@@ -370,8 +342,8 @@ impl Catalog {
     /// `NotFound` when it does not exist.
     pub async fn get(&self, id: &ImportId) -> Result<ImportRow> {
         let id = id.clone();
-        self.read(move |connection| {
-            let found = select(connection, "id = ?", [id.as_str()])?;
+        self.read(move |db| {
+            let found = select(db, "id = ?", values![id.as_str()])?;
             found.into_iter().next().ok_or_else(|| not_found(id.as_str()))
         })
         .await
@@ -383,13 +355,19 @@ impl Catalog {
     /// `NotFound` when none matches; `InvalidInput` naming the candidates when several match.
     pub async fn find(&self, import_ref: &str) -> Result<ImportRow> {
         let digits = import_ref.to_ascii_lowercase();
-        let (low, high) = hash_range(&digits).unzip();
-        let (low_v1, high_v1) = (digits.len() <= 40).then_some((low, high)).unzip();
+        let range = hash_range(&digits);
+        let range_v1 = range.filter(|_| digits.len() <= 40);
         let condition = "state NOT IN ('removing', 'kept') AND (id = ?1 OR name = ?2
-            OR info_hash_v1 BETWEEN substr(?3, 1, 20) AND substr(?4, 1, 20)
+            OR info_hash_v1 BETWEEN ?3 AND ?4
             OR info_hash_v2 BETWEEN ?5 AND ?6)";
-        let values = (digits.clone(), import_ref.to_owned(), low_v1, high_v1, low, high);
-        let mut all = self.read(move |connection| select(connection, condition, values)).await?;
+        let (id, name) = (digits.clone(), import_ref.to_owned());
+        let found = self.read(move |db| {
+            let (low, high) = range.as_ref().map(|(low, high)| (low, high)).unzip();
+            let v1 = range_v1.as_ref().map(|(low, high)| (&low[..20], &high[..20]));
+            let (low_v1, high_v1) = v1.unzip();
+            select(db, condition, values![&id, &name, low_v1, high_v1, low, high])
+        });
+        let mut all = found.await?;
         if let Some(at) = all.iter().position(|row| row.id.as_str() == digits) {
             return Ok(all.swap_remove(at));
         }
@@ -416,7 +394,8 @@ impl Catalog {
         v2: Option<[u8; 32]>,
     ) -> Result<Vec<ImportRow>> {
         let condition = "state <> 'removing' AND (info_hash_v1 = ?1 OR info_hash_v2 = ?2)";
-        let mut found = self.read(move |c| select(c, condition, params![v1, v2])).await?;
+        let mut found =
+            self.read(move |c| select(c, condition, values![v1.as_ref(), v2.as_ref()])).await?;
         found.reverse();
         found.sort_by_key(|row| row.state == ImportState::Kept);
         Ok(found)
@@ -430,7 +409,7 @@ impl Catalog {
         let id = id.clone();
         let sql = "UPDATE imports SET state = ?1, completed_at =
             CASE ?1 WHEN 'imported' THEN coalesce(completed_at, ?2) ELSE completed_at END WHERE id = ?3";
-        self.write(move |c| update(c, sql, params![state.as_str(), now(), id.as_str()], &id)).await
+        self.write(move |c| update(c, sql, values![state.as_str(), now(), id.as_str()], &id)).await
     }
 
     /// Records which files are wanted; `None` for all. With files that were not wanted before, a complete import is
@@ -442,15 +421,15 @@ impl Catalog {
         let id = id.clone();
         let sql = "UPDATE imports SET selected = ? WHERE id = ?";
         let reopen = "UPDATE imports SET state = 'importing' WHERE id = ? AND state = 'imported'";
-        self.write(move |connection| {
-            let before = select(connection, "id = ?", [id.as_str()])?.pop();
+        self.write(move |db| {
+            let before = select(db, "id = ?", values![id.as_str()])?.pop();
             let before = before.ok_or_else(|| not_found(id.as_str()))?.selected;
             let text = selection_text(selected.as_deref());
-            update(connection, sql, params![text, id.as_str()], &id)?;
+            update(db, sql, values![text.as_deref(), id.as_str()], &id)?;
             if adds_files(before.as_deref(), selected.as_deref()) {
-                connection.execute(reopen, [id.as_str()]).map_err(sql_error)?;
+                db.execute(reopen, values![id.as_str()])?;
             }
-            update_counts(connection, import_num(connection, &id)?)
+            update_counts(db, import_num(db, &id)?)
         })
         .await
     }
@@ -462,7 +441,7 @@ impl Catalog {
     pub async fn set_layout(&self, id: &ImportId, layout: LayoutKind) -> Result<()> {
         let id = id.clone();
         let sql = "UPDATE imports SET layout = ? WHERE id = ?";
-        self.write(move |c| update(c, sql, params![layout.as_str(), id.as_str()], &id)).await
+        self.write(move |c| update(c, sql, values![layout.as_str(), id.as_str()], &id)).await
     }
 
     /// The files of an import, in order.
@@ -471,7 +450,7 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn files(&self, id: &ImportId) -> Result<Vec<FileRow>> {
         let id = id.clone();
-        self.read(move |connection| select_files(connection, import_num(connection, &id)?)).await
+        self.read(move |db| select_files(db, import_num(db, &id)?)).await
     }
 
     /// Deletes the rows of an import, its files, objects and extents. Succeeds when it does not exist.
@@ -481,6 +460,6 @@ impl Catalog {
     pub async fn delete_import(&self, id: &ImportId) -> Result<()> {
         let id = id.clone();
         let sql = "DELETE FROM imports WHERE id = ?";
-        self.write(move |c| c.execute(sql, [id.as_str()]).map(drop).map_err(sql_error)).await
+        self.write(move |c| c.execute(sql, values![id.as_str()]).map(drop)).await
     }
 }

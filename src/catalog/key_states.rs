@@ -1,8 +1,9 @@
 //! What the catalog records about object keys, for the sweep, which compares it with a storage's listing.
 
-use rusqlite::{OptionalExtension, params};
-
-use super::{Catalog, objects::select, sql_error};
+use super::{
+    Catalog,
+    sql::{scalar, select, values},
+};
 use crate::error::Result;
 
 /// What is recorded under a key.
@@ -29,17 +30,16 @@ impl Catalog {
                 AND i.state <> 'removing' THEN 1 ELSE 2 END)
             FROM objects o JOIN imports i ON i.num = o.import
             WHERE o.key = ?1 AND (i.storage = ?2 OR o.role NOT IN ('file', 'adopted'))";
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let mut state = |key: &String| {
-                let most = |row: &rusqlite::Row<'_>| row.get::<_, Option<i64>>(0);
-                match statement.query_row([key, &storage], most).map_err(sql_error)? {
-                    None => Ok(KeyState::Unknown),
-                    Some(1) => Ok(KeyState::Intent),
-                    Some(_) => Ok(KeyState::Protected),
-                }
+        self.read(move |db| {
+            let state = |key: &String| {
+                let most: Option<Option<i64>> = scalar(db, query, values![key, &storage])?;
+                Ok(match most.flatten() {
+                    None => KeyState::Unknown,
+                    Some(1) => KeyState::Intent,
+                    Some(_) => KeyState::Protected,
+                })
             };
-            keys.iter().map(&mut state).collect()
+            keys.iter().map(state).collect()
         })
         .await
     }
@@ -53,16 +53,15 @@ impl Catalog {
         let query = "SELECT 1 WHERE EXISTS(SELECT 1 FROM objects WHERE key >= ?1 AND key < ?2)
             OR EXISTS(SELECT 1 FROM imports WHERE id = ?3)";
         let key_prefix = self.key_prefix();
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let mut is_known = |folder: &String| {
+        self.read(move |db| {
+            let is_known = |folder: &String| {
                 // `0` follows `/` in ASCII, so every key between the two starts with the folder.
                 let end = format!("{}0", folder.trim_end_matches('/'));
                 let own = folder.strip_prefix(&key_prefix).map(|rest| rest.trim_end_matches('/'));
-                let found = statement.query_row(params![folder, end, own], |_| Ok(()));
-                found.optional().map(|found| found.is_some()).map_err(sql_error)
+                let found: Option<i64> = scalar(db, query, values![folder, &end, own])?;
+                Ok(found.is_some())
             };
-            folders.iter().map(&mut is_known).collect()
+            folders.iter().map(is_known).collect()
         })
         .await
     }
@@ -74,7 +73,7 @@ impl Catalog {
     pub async fn attached_catalogs(&self, storage: &str) -> Result<Vec<String>> {
         let query = "SELECT catalog FROM adopted WHERE storage = ? ORDER BY catalog";
         let storage = storage.to_owned();
-        self.read(move |connection| select(connection, query, [storage], |row| row.get(0))).await
+        self.read(move |db| select(db, query, values![&storage], |row| row.get(0))).await
     }
 
     /// Every storage that has an import, in any state, or that was attached.
@@ -83,7 +82,7 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn storages(&self) -> Result<Vec<String>> {
         let query = "SELECT storage FROM imports UNION SELECT storage FROM adopted ORDER BY 1";
-        self.read(move |connection| select(connection, query, [], |row| row.get(0))).await
+        self.read(move |db| select(db, query, values![], |row| row.get(0))).await
     }
 }
 

@@ -3,12 +3,11 @@
 //! A key is written once, so each new manifest is a new object. The previous one becomes an intent in the transaction
 //! that records the new one, so that it is deleted even after a crash.
 
-use rusqlite::{OptionalExtension, params};
-
 use super::{
     Catalog, ImportId, ObjectNum, ObjectRow, Role,
-    objects::{COLUMNS, insert_intent, object_row, select},
-    sql_error, sql_int,
+    objects::{COLUMNS, insert_intent, object_row},
+    sql::{scalar, select, values},
+    sql_int,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -18,11 +17,8 @@ impl Catalog {
     /// # Errors
     /// `NotFound` when the import does not exist.
     pub async fn intend_manifest(&self, import: &ImportId, len: u64) -> Result<ObjectRow> {
-        let (id, import) = (self.inner.id.clone(), import.clone());
-        self.write(move |connection| {
-            insert_intent(connection, &id, &import, (len, false, Role::Manifest))
-        })
-        .await
+        let (id, import) = (self.id().to_owned(), import.clone());
+        self.write(move |db| insert_intent(db, &id, &import, (len, false, Role::Manifest))).await
     }
 
     /// Records that the manifest `num` is stored, and the digest of its content. All other manifests of its import
@@ -32,23 +28,20 @@ impl Catalog {
     /// `NotFound` when it was never intended.
     pub async fn commit_manifest(&self, num: ObjectNum, digest: String) -> Result<Vec<ObjectRow>> {
         let num = sql_int(num.0)?;
-        self.write(move |connection| {
+        self.write(move |db| {
             let query = "SELECT import FROM objects WHERE num = ? AND role = 'manifest'";
-            let import: Option<i64> = connection
-                .query_row(query, [num], |row| row.get(0))
-                .optional()
-                .map_err(sql_error)?;
+            let import: Option<i64> = scalar(db, query, values![num])?;
             let no_intent = || Error::new(Kind::NotFound, format!("manifest {num} has no intent"));
             let import = import.ok_or_else(no_intent)?;
             let sql = "UPDATE objects SET state = CASE num WHEN ?1 THEN 'stored' ELSE 'intent' END
                 WHERE import = ?2 AND role = 'manifest'";
-            connection.execute(sql, [num, import]).map_err(sql_error)?;
+            db.execute(sql, values![num, import])?;
             let sql = "UPDATE imports SET manifest = ? WHERE num = ?";
-            connection.execute(sql, params![digest, import]).map_err(sql_error)?;
+            db.execute(sql, values![&digest, import])?;
             let query = format!(
                 "{COLUMNS} WHERE o.import = ? AND o.role = 'manifest' AND o.num <> ? ORDER BY o.num"
             );
-            select(connection, &query, [import, num], object_row)
+            select(db, &query, values![import, num], object_row)
         })
         .await
     }
@@ -61,10 +54,6 @@ impl Catalog {
         let query = "SELECT i.manifest FROM imports i WHERE i.id = ? AND EXISTS(
             SELECT 1 FROM objects WHERE import = i.num AND role = 'manifest' AND state = 'stored')";
         let import = import.clone();
-        self.read(move |connection| {
-            let found = connection.query_row(query, [import.as_str()], |row| row.get(0));
-            found.optional().map(Option::flatten).map_err(sql_error)
-        })
-        .await
+        self.read(move |db| scalar(db, query, values![import.as_str()]).map(Option::flatten)).await
     }
 }

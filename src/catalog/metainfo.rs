@@ -1,17 +1,20 @@
 //! The torrent files of imports. In a table of their own, so that listing imports does not read them.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
-use super::{Catalog, ImportId, imports::import_num, sql_error};
+use super::{
+    Catalog, ImportId,
+    imports::import_num,
+    sql::{Sql, scalar, values},
+};
 use crate::error::Result;
 
 /// Stores the torrent file of an import. An empty one, as of a URL import, is not stored.
-pub(super) fn store_metainfo(connection: &Connection, import: i64, metainfo: &[u8]) -> Result<()> {
+pub(super) fn store_metainfo(db: &dyn Sql, import: i64, metainfo: &[u8]) -> Result<()> {
     if metainfo.is_empty() {
         return Ok(());
     }
-    let sql = "INSERT OR REPLACE INTO metainfo(import, bytes) VALUES(?, ?)";
-    connection.execute(sql, params![import, metainfo]).map(drop).map_err(sql_error)
+    let sql = "INSERT INTO metainfo(import, bytes) VALUES(?, ?)
+        ON CONFLICT(import) DO UPDATE SET bytes = excluded.bytes";
+    db.execute(sql, values![import, metainfo]).map(drop)
 }
 
 impl Catalog {
@@ -21,10 +24,7 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn set_metainfo(&self, id: &ImportId, metainfo: Vec<u8>) -> Result<()> {
         let id = id.clone();
-        self.write(move |connection| {
-            store_metainfo(connection, import_num(connection, &id)?, &metainfo)
-        })
-        .await
+        self.write(move |db| store_metainfo(db, import_num(db, &id)?, &metainfo)).await
     }
 
     /// The torrent file of an import; empty when it has none.
@@ -33,12 +33,10 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn metainfo(&self, id: &ImportId) -> Result<Vec<u8>> {
         let id = id.clone();
-        self.read(move |connection| {
-            let num = import_num(connection, &id)?;
+        self.read(move |db| {
+            let num = import_num(db, &id)?;
             let query = "SELECT bytes FROM metainfo WHERE import = ?";
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let row = statement.query_row([num], |row| row.get(0)).optional();
-            row.map(Option::unwrap_or_default).map_err(sql_error)
+            scalar(db, query, values![num]).map(Option::unwrap_or_default)
         })
         .await
     }

@@ -1,10 +1,7 @@
 //! The catalog: the database of record. It lists the imports, and which object holds which of their bytes.
 //!
-//! It is one SQLite file, `catalog.db`, in WAL mode. One thread owns the writing connection and does all writes. It
-//! takes all queued commands (at most 1,024), runs them in one transaction with a savepoint each, and answers after
-//! the commit. So any number of uploads that finish together cost one fsync, and a failing command undoes only
-//! itself. Reads run on two more threads with a connection each, and see the last commit. Callers wait for the answer
-//! of these threads without blocking their own (`connection_threads.rs`).
+//! Its logic is portable SQL over a small port (`sql`); the database is one SQLite file, `catalog.db` (`sqlite`). A read
+//! or a write is one closure in one transaction, on a thread of the database: callers wait without blocking their own.
 //!
 //! An object is recorded in this order: `intend` reserves the key, the caller puts the object, and `commit_object`
 //! records its extents. So a crash may leave an object without extents, but never an extent without its object.
@@ -13,37 +10,27 @@
 
 mod attach;
 mod backend_state;
-mod connection_threads;
 mod contents;
 mod downloads;
 mod errors;
 mod imports;
 mod key_states;
+pub(crate) mod leases;
 mod manifests;
 mod metainfo;
-mod module_schemas;
+pub(crate) mod modules;
 mod objects;
 mod partial_uploads;
 mod punch_holes;
-mod readers;
-mod schema;
 mod seed_goals;
+pub(crate) mod sql;
+mod sqlite;
 mod url_imports;
 mod usage;
 mod wanted_counts;
 mod whole_files;
-mod writer;
 
-use std::{
-    fmt,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
-
-use rusqlite::{Connection, OpenFlags};
+use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -61,12 +48,7 @@ pub use usage::UsageCounts;
 pub use wanted_counts::WantedCounts;
 pub use whole_files::NamedIntent;
 
-use errors::{sql_error, with_path};
-use readers::{READERS, Readers};
-use writer::Writer;
-
-/// How long a connection waits for the transaction of another process.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+use self::{sql::Sql, sqlite::Database};
 
 /// The id of an import: 8 random hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,33 +97,29 @@ impl fmt::Debug for ImportId {
 /// last clone.
 #[derive(Clone)]
 pub struct Catalog {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    id: String,
-    path: PathBuf,
-    readers: Readers,
-    /// `None` when opened for reading only.
-    writer: Option<Writer>,
+    inner: Arc<Database>,
+    /// Checked by each write, where the handle belongs to a lease.
+    fence: Option<Arc<leases::Fence>>,
 }
 
 impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Catalog").field("id", &self.inner.id).finish_non_exhaustive()
+        f.debug_struct("Catalog").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
 impl Catalog {
     /// Opens `<dir>/catalog.db` for reading and writing. Creates the folder and the file when they do not exist.
     ///
-    /// The caller makes sure that no other process writes at the same time.
+    /// The caller makes sure that no other process writes at the same time. So the leases of all processes end.
     ///
     /// # Errors
     /// `Unsupported` when a newer bae made the file; `Corrupt` or an I/O kind when it cannot be used.
     pub async fn open(dir: &Path) -> Result<Self> {
         let dir = dir.to_owned();
-        Self::open_with(move || Inner::open(&dir)).await
+        let catalog = Self::open_with(move || Database::open(&dir)).await?;
+        catalog.end_leases().await?;
+        Ok(catalog)
     }
 
     /// Whether a folder contains a catalog.
@@ -149,7 +127,7 @@ impl Catalog {
     /// # Errors
     /// When `dir` cannot be read, or is not a folder.
     pub fn exists_in(dir: &Path) -> Result<bool> {
-        let path = dir.join("catalog.db");
+        let path = Database::path_in(dir);
         folders::exists("data folder", dir)?;
         path.try_exists().map_err(|e| Error::io(format!("catalog {}", path.display()), e))
     }
@@ -162,7 +140,11 @@ impl Catalog {
     /// [`Catalog::open`].
     pub async fn open_read_only(dir: &Path) -> Result<Self> {
         let dir = dir.to_owned();
-        Self::open_with(move || Inner::open_existing(&dir)).await
+        Self::open_with(move || {
+            Self::require_in(&dir)?;
+            Database::open_existing(&dir)
+        })
+        .await
     }
 
     /// Opens an existing catalog for writing while another process may write it too, for rows that do not depend on
@@ -174,131 +156,84 @@ impl Catalog {
     /// [`Catalog::open`].
     pub async fn open_shared(dir: &Path) -> Result<Self> {
         let dir = dir.to_owned();
-        Self::open_with(move || Inner::open_shared(&dir)).await
+        Self::open_with(move || {
+            Self::require_in(&dir)?;
+            Database::open_shared(&dir)
+        })
+        .await
+    }
+
+    fn require_in(dir: &Path) -> Result<()> {
+        if Self::exists_in(dir)? {
+            return Ok(());
+        }
+        let text = format!("no catalog in {}", dir.display());
+        Err(Error::new(Kind::NotFound, text).hint("nothing was imported into it yet"))
     }
 
     /// Opens the file on a blocking thread.
-    async fn open_with(open: impl FnOnce() -> Result<Inner> + Send + 'static) -> Result<Self> {
+    async fn open_with(open: impl FnOnce() -> Result<Database> + Send + 'static) -> Result<Self> {
         let opened = tokio::task::spawn_blocking(open).await;
         let inner = opened
             .map_err(|e| Error::new(Kind::Internal, "opening the catalog panicked").because(e))??;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), fence: None })
     }
 
     /// The catalog's id: 16 random hexadecimal digits. Every chunk and manifest key starts with it, so that several
     /// catalogs can share a storage.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.inner.id
+        self.inner.id()
     }
 
     /// The prefix of the catalog's own keys, with the `/`.
     #[must_use]
     pub fn key_prefix(&self) -> String {
-        format!("{}/", self.inner.id)
+        format!("{}/", self.id())
     }
 
-    /// Returns after all earlier commands are committed or refused, including those whose caller is gone.
+    /// Returns after all earlier commands are committed or refused, including those whose caller is gone. It writes
+    /// nothing, so it needs no lease.
     ///
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn flush(&self) -> Result<()> {
-        self.write(|_| Ok(())).await
+        self.inner.write(|_| Ok(())).await
     }
 
-    /// Runs `work` in the writer's next transaction. `Ok` means committed and synced.
-    async fn write<T: Send + 'static>(
+    /// Runs `work` in the next writing transaction, which checks the lease of a fenced handle first. `Ok` means committed
+    /// and synced.
+    ///
+    /// # Errors
+    /// `Unsupported` when the catalog is open for reading only; the error of `work`, which then changes nothing.
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&dyn Sql) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match &self.inner.writer {
-            Some(writer) => writer.run(work).await.map_err(|e| with_path(&self.inner.path, e)),
-            None => Err(Error::new(Kind::Unsupported, "the catalog is open for reading only")),
-        }
+        let fence = self.fence.clone();
+        let fenced = move |db: &dyn Sql| {
+            fence.map_or(Ok(()), |fence| fence.check(db))?;
+            work(db)
+        };
+        self.inner.write(fenced).await
     }
 
-    /// Runs `work` on a reader thread. All its statements see the same commit.
-    async fn read<T: Send + 'static>(
+    /// Runs `work` in a reading transaction: all its statements see the same commit.
+    ///
+    /// # Errors
+    /// The error of `work`, or of the catalog.
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&dyn Sql) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.inner.readers.run(work).await.map_err(|e| with_path(&self.inner.path, e))
+        self.inner.read(work).await
     }
 }
 
-impl Inner {
-    fn open(dir: &Path) -> Result<Self> {
-        folders::create("data folder", dir)?;
-        let path = dir.join("catalog.db");
-        let mut writing = connect(&path, true)?;
-        make_private(&path)?;
-        let id = schema::prepare(&mut writing, &path).map_err(|e| with_path(&path, e))?;
-        let readers = Readers::spawn(connect_readers(&path)?)?;
-        let writer = Some(Writer::spawn(writing, &path)?);
-        Ok(Self { id, path, readers, writer })
-    }
-
-    fn open_existing(dir: &Path) -> Result<Self> {
-        let path = dir.join("catalog.db");
-        if !Catalog::exists_in(dir)? {
-            let text = format!("no catalog in {}", dir.display());
-            return Err(Error::new(Kind::NotFound, text).hint("nothing was imported into it yet"));
-        }
-        let reading = connect_readers(&path)?;
-        let id = schema::check(&reading[0], &path).map_err(|e| with_path(&path, e))?;
-        let readers = Readers::spawn(reading)?;
-        Ok(Self { id, path, readers, writer: None })
-    }
-
-    fn open_shared(dir: &Path) -> Result<Self> {
-        let existing = Self::open_existing(dir)?;
-        let writer = Some(Writer::spawn(connect(&existing.path, true)?, &existing.path)?);
-        Ok(Self { writer, ..existing })
-    }
-}
-
-fn connect_readers(path: &Path) -> Result<Vec<Connection>> {
-    (0..READERS).map(|_| connect(path, false)).collect()
-}
-
-fn connect(path: &Path, writing: bool) -> Result<Connection> {
-    let open = || -> rusqlite::Result<Connection> {
-        // Readers open the file for writing too, because WAL needs its shared memory file. `query_only` prevents
-        // writes.
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        flags.set(OpenFlags::SQLITE_OPEN_CREATE, writing);
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        if writing {
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "full")?;
-        } else {
-            connection.pragma_update(None, "query_only", true)?;
-        }
-        connection.pragma_update(None, "foreign_keys", true)?;
-        Ok(connection)
-    };
-    open().map_err(|e| with_path(path, sql_error(e)))
-}
-
-/// Makes the file private to its owner: it contains trackers' passkeys and upload sessions. SQLite creates its `-wal`
-/// and `-shm` files with the same mode.
-fn make_private(path: &Path) -> Result<()> {
-    let mode = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, mode)
-        .map_err(|e| Error::io(format!("catalog {}", path.display()), e))
-}
-
-/// SQLite's integers are signed. A length above their maximum is invalid.
+/// The integers of databases are signed. A length above their maximum is invalid.
 fn sql_int(n: u64) -> Result<i64> {
     i64::try_from(n)
         .map_err(|_| Error::new(Kind::InvalidInput, format!("a length of {n} bytes is too large")))
-}
-
-/// A number that was written through [`sql_int`].
-fn sql_u64(n: i64) -> u64 {
-    n.unsigned_abs()
 }
 
 fn random_hex<const BYTES: usize>() -> Result<String> {

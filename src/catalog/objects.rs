@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use super::{
-    Catalog, ImportId, imports::import_num, random_hex, sql_error, sql_int, sql_u64,
+    Catalog, ImportId,
+    imports::import_num,
+    random_hex,
+    sql::{Row, Sql, first, scalar, select, values},
+    sql_int,
     url_imports::grow_to,
 };
 use crate::error::{Error, Kind, Result};
@@ -69,120 +71,108 @@ pub struct ObjectRow {
     pub packed: bool,
 }
 
-pub(super) const COLUMNS: &str =
-    "SELECT o.num, i.id, o.key, o.len, o.state = 'stored', o.packed, o.role
+pub(super) const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state, o.packed, o.role
     FROM objects o JOIN imports i ON i.num = o.import";
 
-pub(super) fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
-    let id: String = row.get(1)?;
-    let role: String = row.get(6)?;
+pub(super) fn object_row(row: &Row<'_>) -> Result<ObjectRow> {
     Ok(ObjectRow {
-        num: ObjectNum(sql_u64(row.get(0)?)),
-        import: id.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
+        num: ObjectNum(row.get(0)?),
+        import: row.parsed(1, |text| text.parse().ok())?,
         key: row.get(2)?,
-        len: sql_u64(row.get(3)?),
-        stored: row.get(4)?,
+        len: row.get(3)?,
+        stored: row.get::<String>(4)? == "stored",
         packed: row.get(5)?,
-        role: Role::parse(&role).ok_or(rusqlite::Error::InvalidQuery)?,
+        role: row.parsed(6, Role::parse)?,
     })
 }
 
-pub(super) fn extent_row(row: &Row<'_>) -> rusqlite::Result<Extent> {
-    let range = sql_u64(row.get(0)?)..sql_u64(row.get(1)?);
-    let object = ObjectNum(sql_u64(row.get(2)?));
-    Ok(Extent { range, object, offset: sql_u64(row.get(3)?) })
-}
+/// The columns of [`extent_row`].
+pub(super) const EXTENTS: &str = r#"SELECT start, "end", object, "offset" FROM extents"#;
 
-pub(super) fn select<T>(
-    connection: &Connection,
-    query: &str,
-    values: impl rusqlite::Params,
-    row: fn(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Vec<T>> {
-    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-    let rows = statement.query_map(values, row).map_err(sql_error)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(sql_error)
+pub(super) fn extent_row(row: &Row<'_>) -> Result<Extent> {
+    let range = row.get(0)?..row.get(1)?;
+    let object = ObjectNum(row.get(2)?);
+    Ok(Extent { range, object, offset: row.get(3)? })
 }
 
 /// The objects of an import, including intents.
-pub(super) fn select_objects(connection: &Connection, import: &ImportId) -> Result<Vec<ObjectRow>> {
+pub(super) fn select_objects(db: &dyn Sql, import: &ImportId) -> Result<Vec<ObjectRow>> {
     let query = format!("{COLUMNS} WHERE i.id = ? ORDER BY o.num");
-    select(connection, &query, [import.as_str()], object_row)
+    select(db, &query, values![import.as_str()], object_row)
 }
 
 /// The extents of an import, by position.
-pub(super) fn select_extents(connection: &Connection, import: i64) -> Result<Vec<Extent>> {
-    let query = "SELECT start, end, object, offset FROM extents WHERE import = ? ORDER BY start";
-    select(connection, query, [import], extent_row)
+pub(super) fn select_extents(db: &dyn Sql, import: i64) -> Result<Vec<Extent>> {
+    let query = format!("{EXTENTS} WHERE import = ? ORDER BY start");
+    select(db, &query, values![import], extent_row)
 }
 
-fn extents_of_object(connection: &Connection, object: i64) -> Result<Vec<Extent>> {
-    let query = "SELECT start, end, object, offset FROM extents WHERE object = ? ORDER BY start";
-    select(connection, query, [object], extent_row)
+fn extents_of_object(db: &dyn Sql, object: i64) -> Result<Vec<Extent>> {
+    let query = format!("{EXTENTS} WHERE object = ? ORDER BY start");
+    select(db, &query, values![object], extent_row)
 }
 
 pub(super) fn insert_intent(
-    connection: &Connection,
+    db: &dyn Sql,
     catalog_id: &str,
     import: &ImportId,
     (len, packed, role): (u64, bool, Role),
 ) -> Result<ObjectRow> {
-    let import_num = import_num(connection, import)?;
+    let import_num = import_num(db, import)?;
     // The key contains the number, which the insert returns. It stays empty until the update in the same transaction.
     let sql = "INSERT INTO objects(import, key, len, state, packed, role)
-        VALUES(?, '', ?, 'intent', ?, ?)";
-    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-    let values = params![import_num, sql_int(len)?, packed, role.as_str()];
-    let num = statement.insert(values).map_err(sql_error)?;
+        VALUES(?, '', ?, 'intent', ?, ?) RETURNING num";
+    let values = values![import_num, sql_int(len)?, packed, role.as_str()];
+    let num: Option<u64> = scalar(db, sql, values)?;
+    let num = num.ok_or_else(|| Error::new(Kind::Internal, "the object was not recorded"))?;
     let prefix = if role == Role::Manifest { "manifest-" } else { "" };
     let random = random_hex::<8>()?;
     let key = format!("{catalog_id}/{import}/{prefix}{num:08x}-{random}");
-    let mut statement =
-        connection.prepare_cached("UPDATE objects SET key = ? WHERE num = ?").map_err(sql_error)?;
-    statement.execute(params![key, num]).map_err(sql_error)?;
-    let num = ObjectNum(sql_u64(num));
+    db.execute("UPDATE objects SET key = ? WHERE num = ?", values![&key, sql_int(num)?])?;
+    let num = ObjectNum(num);
     Ok(ObjectRow { num, import: import.clone(), key, role, len, stored: false, packed })
 }
 
-pub(super) fn insert_extents(
-    connection: &Connection,
-    num: ObjectNum,
-    mut extents: Vec<Extent>,
-) -> Result<()> {
+pub(super) fn insert_extents(db: &dyn Sql, num: ObjectNum, mut extents: Vec<Extent>) -> Result<()> {
     let object = sql_int(num.0)?;
-    let query = "SELECT import, len, state = 'stored' FROM objects WHERE num = ?";
-    let columns =
-        |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, sql_u64(row.get(1)?), row.get::<_, bool>(2)?));
-    let found = connection.query_row(query, [object], columns).optional().map_err(sql_error)?;
+    let query = "SELECT import, len, state FROM objects WHERE num = ?";
+    let columns = |row: &Row<'_>| {
+        Ok((row.get::<i64>(0)?, row.get::<u64>(1)?, row.get::<String>(2)? == "stored"))
+    };
+    let found = first(db, query, values![object], columns)?;
     let (import, len, stored) = found
         .ok_or_else(|| Error::new(Kind::NotFound, format!("object {} has no intent", num.0)))?;
     extents.sort_unstable_by_key(|extent| extent.range.start);
     if stored {
         // The answer to an earlier commit was lost. The same extents again are accepted.
-        if extents_of_object(connection, object)? == extents {
+        if extents_of_object(db, object)? == extents {
             return Ok(());
         }
         let text = format!("object {} has other extents already", num.0);
         return Err(Error::new(Kind::AlreadyExists, text));
     }
     for extent in &extents {
-        check_extent(connection, import, extent, num, len)?;
-        let sql = "INSERT INTO extents(import, start, end, object, offset) VALUES(?, ?, ?, ?, ?)";
-        let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-        let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
-        let values = params![import, start, end, object, sql_int(extent.offset)?];
-        statement.execute(values).map_err(sql_error)?;
+        check_extent(db, import, extent, num, len)?;
+        insert_extent(db, import, extent)?;
     }
     if let Some(last) = extents.last() {
-        grow_to(connection, import, last.range.end)?;
+        grow_to(db, import, last.range.end)?;
     }
     let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
-    connection.execute(sql, [object]).map(drop).map_err(sql_error)
+    db.execute(sql, values![object]).map(drop)
+}
+
+pub(super) fn insert_extent(db: &dyn Sql, import: i64, extent: &Extent) -> Result<()> {
+    let sql =
+        r#"INSERT INTO extents(import, start, "end", object, "offset") VALUES(?, ?, ?, ?, ?)"#;
+    let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
+    let values = values![import, start, end, sql_int(extent.object.0)?, sql_int(extent.offset)?];
+    db.execute(sql, values).map(drop)
 }
 
 /// Refuses an extent that is empty, not inside its object, or overlaps another one.
 fn check_extent(
-    connection: &Connection,
+    db: &dyn Sql,
     import: i64,
     extent: &Extent,
     num: ObjectNum,
@@ -193,13 +183,9 @@ fn check_extent(
     let fits = *object == num && !range.is_empty() && inside.is_some_and(|end| end <= object_len);
     // Extents do not overlap, so it is enough to check the last one that starts before this one's end.
     let query =
-        "SELECT end FROM extents WHERE import = ? AND start < ? ORDER BY start DESC LIMIT 1";
-    let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-    let before: Option<i64> = statement
-        .query_row(params![import, sql_int(range.end)?], |row| row.get(0))
-        .optional()
-        .map_err(sql_error)?;
-    if fits && before.is_none_or(|end| sql_u64(end) <= range.start) {
+        r#"SELECT "end" FROM extents WHERE import = ? AND start < ? ORDER BY start DESC LIMIT 1"#;
+    let before: Option<u64> = scalar(db, query, values![import, sql_int(range.end)?])?;
+    if fits && before.is_none_or(|end| end <= range.start) {
         return Ok(());
     }
     let reason = if fits { "overlaps another" } else { "is not inside its object" };
@@ -210,7 +196,7 @@ fn check_extent(
 /// Turns those of `objects` that have no extents left into intents and returns them, to be deleted. Adopted objects
 /// belong to the user: their rows are deleted at once, so that the objects never are.
 pub(super) fn release_unused(
-    connection: &Connection,
+    db: &dyn Sql,
     objects: impl IntoIterator<Item = ObjectNum>,
 ) -> Result<Vec<ObjectRow>> {
     let mut freed = Vec::new();
@@ -218,11 +204,11 @@ pub(super) fn release_unused(
         let object = sql_int(object.0)?;
         let empty = "num = ?1 AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
         let sql = format!("DELETE FROM objects WHERE {empty} AND role = 'adopted'");
-        connection.execute(&sql, [object]).map_err(sql_error)?;
+        db.execute(&sql, values![object])?;
         let sql = format!("UPDATE objects SET state = 'intent' WHERE {empty}");
-        if connection.execute(&sql, [object]).map_err(sql_error)? > 0 {
+        if db.execute(&sql, values![object])? > 0 {
             let query = format!("{COLUMNS} WHERE o.num = ?");
-            freed.extend(select(connection, &query, [object], object_row)?);
+            freed.extend(select(db, &query, values![object], object_row)?);
         }
     }
     Ok(freed)
@@ -244,7 +230,7 @@ impl Catalog {
         };
         let query = format!("{} UNION {}", some("DESC"), some("ASC"));
         let storage = storage.to_owned();
-        self.read(move |connection| select(connection, &query, [storage], |row| row.get(0))).await
+        self.read(move |db| select(db, &query, values![&storage], |row| row.get(0))).await
     }
 
     /// Reserves a key for an object of `len` bytes that is about to be put.
@@ -266,10 +252,10 @@ impl Catalog {
         import: &ImportId,
         objects: Vec<(u64, bool)>,
     ) -> Result<Vec<ObjectRow>> {
-        let (id, import) = (self.inner.id.clone(), import.clone());
-        self.write(move |connection| {
+        let (id, import) = (self.id().to_owned(), import.clone());
+        self.write(move |db| {
             let intent =
-                |(len, packed)| insert_intent(connection, &id, &import, (len, packed, Role::Chunk));
+                |(len, packed)| insert_intent(db, &id, &import, (len, packed, Role::Chunk));
             objects.into_iter().map(intent).collect()
         })
         .await
@@ -282,7 +268,7 @@ impl Catalog {
     /// `NotFound` when it was never intended; `Internal` when an extent overlaps another or is not inside the object;
     /// `AlreadyExists` when it was committed with other extents.
     pub async fn commit_object(&self, num: ObjectNum, extents: Vec<Extent>) -> Result<()> {
-        self.write(move |connection| insert_extents(connection, num, extents)).await
+        self.write(move |db| insert_extents(db, num, extents)).await
     }
 
     /// Deletes the rows of an object and its extents. Succeeds when there are none.
@@ -292,7 +278,7 @@ impl Catalog {
     pub async fn drop_object(&self, num: ObjectNum) -> Result<()> {
         let num = sql_int(num.0)?;
         let sql = "DELETE FROM objects WHERE num = ?";
-        self.write(move |c| c.execute(sql, [num]).map(drop).map_err(sql_error)).await
+        self.write(move |c| c.execute(sql, values![num]).map(drop)).await
     }
 
     /// The objects of an import, including intents.
@@ -301,7 +287,7 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn objects(&self, import: &ImportId) -> Result<Vec<ObjectRow>> {
         let import = import.clone();
-        self.read(move |connection| select_objects(connection, &import)).await
+        self.read(move |db| select_objects(db, &import)).await
     }
 
     /// The extents of an import, by position.
@@ -310,8 +296,7 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn extents(&self, import: &ImportId) -> Result<Vec<Extent>> {
         let import = import.clone();
-        self.read(move |connection| select_extents(connection, import_num(connection, &import)?))
-            .await
+        self.read(move |db| select_extents(db, import_num(db, &import)?)).await
     }
 
     /// The keys of all stored objects, of every import and storage.
@@ -320,7 +305,7 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn all_keys(&self) -> Result<Vec<String>> {
         let query = "SELECT key FROM objects WHERE state = 'stored'";
-        self.read(move |connection| select(connection, query, [], |row| row.get(0))).await
+        self.read(move |db| select(db, query, values![], |row| row.get(0))).await
     }
 
     /// Objects that were intended and are not committed: puts in progress, puts cut short by a crash, and objects to
@@ -330,6 +315,6 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn leftover_intents(&self) -> Result<Vec<ObjectRow>> {
         let query = format!("{COLUMNS} WHERE o.state = 'intent' ORDER BY o.num");
-        self.read(move |connection| select(connection, &query, [], object_row)).await
+        self.read(move |db| select(db, &query, values![], object_row)).await
     }
 }

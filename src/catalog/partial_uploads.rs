@@ -4,77 +4,68 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::{
     Catalog, ImportId, ObjectNum, ObjectRow,
-    objects::{COLUMNS, object_row, select},
-    sql_error, sql_int, sql_u64,
+    objects::{COLUMNS, object_row},
+    sql::{Row, Sql, first, select, values},
+    sql_int,
 };
 use crate::error::{Error, Kind, Result};
 
-fn set_uploaded(connection: &Connection, num: ObjectNum, range: &Range<u64>) -> Result<()> {
+fn set_uploaded(db: &dyn Sql, num: ObjectNum, range: &Range<u64>) -> Result<()> {
     let object = sql_int(num.0)?;
     if range.is_empty() {
-        return delete_uploaded(connection, object);
+        return delete_uploaded(db, object);
     }
-    let sql = "INSERT INTO streamed(object, start, end)
+    let sql = r#"INSERT INTO streamed(object, start, "end")
         SELECT num, ?2, ?3 FROM objects WHERE num = ?1 AND state = 'intent'
-        ON CONFLICT(object) DO UPDATE SET start = excluded.start, end = excluded.end";
-    let values = params![object, sql_int(range.start)?, sql_int(range.end)?];
-    match connection.execute(sql, values).map_err(sql_error)? {
+        ON CONFLICT(object) DO UPDATE SET start = excluded.start, "end" = excluded."end""#;
+    let values = values![object, sql_int(range.start)?, sql_int(range.end)?];
+    match db.execute(sql, values)? {
         0 => Err(Error::new(Kind::NotFound, format!("object {object} has no intent"))),
         _ => Ok(()),
     }
 }
 
-pub(super) fn delete_uploaded(connection: &Connection, object: i64) -> Result<()> {
+pub(super) fn delete_uploaded(db: &dyn Sql, object: i64) -> Result<()> {
     let sql = "DELETE FROM streamed WHERE object = ?";
-    connection.execute(sql, [object]).map(drop).map_err(sql_error)
+    db.execute(sql, values![object]).map(drop)
 }
 
 /// The range of the import that was sent into `object`; empty at `start` when nothing was sent.
-pub(super) fn uploaded_range(
-    connection: &Connection,
-    object: i64,
-    start: u64,
-) -> Result<Range<u64>> {
-    let query = "SELECT start, end FROM streamed WHERE object = ?";
-    let range = |row: &rusqlite::Row<'_>| Ok(sql_u64(row.get(0)?)..sql_u64(row.get(1)?));
-    let found = connection.query_row(query, [object], range).optional().map_err(sql_error)?;
+pub(super) fn uploaded_range(db: &dyn Sql, object: i64, start: u64) -> Result<Range<u64>> {
+    let query = r#"SELECT start, "end" FROM streamed WHERE object = ?"#;
+    let range = |row: &Row<'_>| Ok(row.get(0)?..row.get(1)?);
+    let found = first(db, query, values![object], range)?;
     Ok(found.unwrap_or(start..start))
 }
 
 /// The intended objects of an import into which bytes were sent, with their ranges.
 pub(super) fn select_partial_uploads(
-    connection: &Connection,
+    db: &dyn Sql,
     import: &ImportId,
 ) -> Result<Vec<(ObjectRow, Range<u64>)>> {
-    let query = "SELECT s.object, s.start, s.end FROM streamed s
-        JOIN objects o ON o.num = s.object JOIN imports i ON i.num = o.import WHERE i.id = ?";
-    let ranges = select(connection, query, [import.as_str()], |row| {
-        let num = ObjectNum(sql_u64(row.get(0)?));
-        Ok((num, sql_u64(row.get(1)?)..sql_u64(row.get(2)?)))
+    let query = r#"SELECT s.object, s.start, s."end" FROM streamed s
+        JOIN objects o ON o.num = s.object JOIN imports i ON i.num = o.import WHERE i.id = ?"#;
+    let ranges = select(db, query, values![import.as_str()], |row| {
+        let num = ObjectNum(row.get(0)?);
+        Ok((num, row.get(1)?..row.get(2)?))
     })?;
     let mut ranges: HashMap<_, _> = ranges.into_iter().collect();
     let query =
         format!("{COLUMNS} JOIN streamed s ON s.object = o.num WHERE i.id = ? ORDER BY s.start");
-    let objects = select(connection, &query, [import.as_str()], object_row)?;
+    let objects = select(db, &query, values![import.as_str()], object_row)?;
     let with_range = |object: ObjectRow| Some((object.clone(), ranges.remove(&object.num)?));
     Ok(objects.into_iter().filter_map(with_range).collect())
 }
 
 /// Deletes the entries of uploads that contain bytes of `ranges`. These bytes are bad, so the uploads are unusable.
-pub(super) fn discard_uploaded(
-    connection: &Connection,
-    import: i64,
-    ranges: &[Range<u64>],
-) -> Result<()> {
-    let sql = "DELETE FROM streamed WHERE start < ?3 AND end > ?2
-        AND object IN (SELECT num FROM objects WHERE import = ?1)";
+pub(super) fn discard_uploaded(db: &dyn Sql, import: i64, ranges: &[Range<u64>]) -> Result<()> {
+    let sql = r#"DELETE FROM streamed WHERE start < ?3 AND "end" > ?2
+        AND object IN (SELECT num FROM objects WHERE import = ?1)"#;
     for range in ranges.iter().filter(|range| !range.is_empty()) {
-        let values = params![import, sql_int(range.start)?, sql_int(range.end)?];
-        connection.execute(sql, values).map_err(sql_error)?;
+        let values = values![import, sql_int(range.start)?, sql_int(range.end)?];
+        db.execute(sql, values)?;
     }
     Ok(())
 }
@@ -86,7 +77,7 @@ impl Catalog {
     /// # Errors
     /// `NotFound` when there is no such intent.
     pub async fn set_uploaded(&self, num: ObjectNum, range: Range<u64>) -> Result<()> {
-        self.write(move |connection| set_uploaded(connection, num, &range)).await
+        self.write(move |db| set_uploaded(db, num, &range)).await
     }
 
     /// The intended objects of an import into which bytes were sent, with their ranges.
@@ -95,7 +86,7 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn partial_uploads(&self, import: &ImportId) -> Result<Vec<(ObjectRow, Range<u64>)>> {
         let import = import.clone();
-        self.read(move |connection| select_partial_uploads(connection, &import)).await
+        self.read(move |db| select_partial_uploads(db, &import)).await
     }
 }
 

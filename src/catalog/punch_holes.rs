@@ -2,28 +2,26 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use rusqlite::Connection;
-
 use super::{
-    Catalog, ImportId, ObjectRow, imports::import_num, objects::release_unused,
-    partial_uploads::discard_uploaded, sql_error, whole_files::cut_range,
+    Catalog, ImportId, ObjectRow,
+    imports::import_num,
+    objects::release_unused,
+    partial_uploads::discard_uploaded,
+    sql::{Sql, values},
+    whole_files::cut_range,
 };
 use crate::error::Result;
 
-fn punch_holes(
-    connection: &Connection,
-    import: &ImportId,
-    ranges: &[Range<u64>],
-) -> Result<Vec<ObjectRow>> {
-    let num = import_num(connection, import)?;
+fn punch_holes(db: &dyn Sql, import: &ImportId, ranges: &[Range<u64>]) -> Result<Vec<ObjectRow>> {
+    let num = import_num(db, import)?;
     let mut touched = BTreeSet::new();
     for range in ranges.iter().filter(|range| !range.is_empty()) {
-        touched.extend(cut_range(connection, num, range)?.into_iter().map(|cut| cut.object));
+        touched.extend(cut_range(db, num, range)?.into_iter().map(|cut| cut.object));
     }
-    discard_uploaded(connection, num, ranges)?;
+    discard_uploaded(db, num, ranges)?;
     let sql = "UPDATE imports SET state = 'importing' WHERE num = ? AND state = 'imported'";
-    connection.execute(sql, [num]).map_err(sql_error)?;
-    release_unused(connection, touched)
+    db.execute(sql, values![num])?;
+    release_unused(db, touched)
 }
 
 impl Catalog {
@@ -39,7 +37,7 @@ impl Catalog {
         ranges: Vec<Range<u64>>,
     ) -> Result<Vec<ObjectRow>> {
         let import = import.clone();
-        self.write(move |connection| punch_holes(connection, &import, &ranges)).await
+        self.write(move |db| punch_holes(db, &import, &ranges)).await
     }
 }
 

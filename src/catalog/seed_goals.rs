@@ -2,15 +2,18 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use rusqlite::params;
-
-use super::{Catalog, ImportId, imports::import_num, objects::select, sql_error, sql_int, sql_u64};
+use super::{
+    Catalog, ImportId,
+    imports::import_num,
+    sql::{Row, select, values},
+    sql_int,
+};
 use crate::{config::SeedGoal, error::Result};
 
 /// In the table, 0 is a goal that is never reached.
-fn goal_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, SeedGoal)> {
-    let ratio = row.get::<_, Option<f64>>(1)?;
-    let time = row.get::<_, Option<i64>>(2)?.map(sql_u64);
+fn goal_row(row: &Row<'_>) -> Result<(String, SeedGoal)> {
+    let ratio = row.get::<Option<f64>>(1)?;
+    let time = row.get::<Option<u64>>(2)?;
     let goal = SeedGoal {
         ratio: ratio.map(|ratio| if ratio > 0.0 { ratio } else { SeedGoal::NO_RATIO }),
         time: time.map(|s| if s > 0 { Duration::from_secs(s) } else { SeedGoal::NO_TIME }),
@@ -26,7 +29,7 @@ impl Catalog {
     pub async fn seed_goals(&self) -> Result<HashMap<ImportId, SeedGoal>> {
         let query =
             "SELECT i.id, g.ratio, g.seconds FROM goals g JOIN imports i ON i.num = g.import";
-        let rows = self.read(move |connection| select(connection, query, [], goal_row)).await?;
+        let rows = self.read(move |db| select(db, query, values![], goal_row)).await?;
         rows.into_iter().map(|(id, goal)| Ok((id.parse()?, goal))).collect()
     }
 
@@ -39,7 +42,7 @@ impl Catalog {
         let query =
             "SELECT i.id, g.ratio, g.seconds FROM goals g JOIN imports i ON i.num = g.import
             WHERE i.id = ?";
-        let rows = self.read(move |c| select(c, query, [id.as_str()], goal_row)).await?;
+        let rows = self.read(move |c| select(c, query, values![id.as_str()], goal_row)).await?;
         Ok(rows.into_iter().next().map_or_else(SeedGoal::default, |row| row.1))
     }
 
@@ -56,12 +59,13 @@ impl Catalog {
             time => sql_int(time.as_secs().max(1)),
         };
         let seconds = goal.time.map(seconds).transpose()?;
-        self.write(move |connection| {
-            let num = import_num(connection, &id)?;
-            let sql = "INSERT OR REPLACE INTO goals(import, ratio, seconds) VALUES(?, ?, ?)";
-            connection.execute(sql, params![num, ratio, seconds]).map_err(sql_error)?;
+        self.write(move |db| {
+            let num = import_num(db, &id)?;
+            let sql = "INSERT INTO goals(import, ratio, seconds) VALUES(?, ?, ?)
+                ON CONFLICT(import) DO UPDATE SET ratio = excluded.ratio, seconds = excluded.seconds";
+            db.execute(sql, values![num, ratio, seconds])?;
             let sql = "DELETE FROM goals WHERE import = ? AND ratio IS NULL AND seconds IS NULL";
-            connection.execute(sql, [num]).map(drop).map_err(sql_error)
+            db.execute(sql, values![num]).map(drop)
         })
         .await
     }

@@ -1,6 +1,12 @@
 use std::ops::Range;
 
-use super::*;
+use rusqlite::Connection;
+
+use super::{
+    sql::{scalar, select, values},
+    sqlite::schema,
+    *,
+};
 
 fn new(name: &str) -> NewImport {
     NewImport {
@@ -218,10 +224,8 @@ async fn a_catalog_of_an_older_bae_is_migrated() {
     assert_eq!(a.wanted, WantedCounts { files: 1, bytes: 20, stored: None });
     assert_eq!(b.wanted, WantedCounts { files: 2, bytes: 12, stored: None });
     assert_eq!(catalog.metainfo(&a.id).await.unwrap(), vec![0; 1_000_000]);
-    let empty = |c: &Connection| {
-        c.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0)).map_err(sql_error)
-    };
-    assert_eq!(catalog.read(empty).await.unwrap(), 0, "the file has no free pages");
+    let free = catalog.read(|db| scalar::<i64>(db, "PRAGMA freelist_count", values![])).await;
+    assert_eq!(free.unwrap(), Some(0), "the file has no free pages");
     assert_eq!(catalog.metainfo(&b.id).await.unwrap(), b"");
     assert_eq!(
         catalog.find_by_source("http://x/b", "file").await.unwrap(),
@@ -281,10 +285,8 @@ async fn a_taken_id_is_drawn_again() {
     let catalog = Catalog::open(dir.path()).await.unwrap();
     let taken = catalog.create_import(new("x")).await.unwrap().id;
     let mut draws = vec!["0badcafe".parse().unwrap(), taken.clone(), taken];
-    let id = catalog
-        .write(move |connection| imports::unused_id(connection, || Ok(draws.pop().unwrap())))
-        .await
-        .unwrap();
+    let id =
+        catalog.write(move |db| imports::unused_id(db, || Ok(draws.pop().unwrap()))).await.unwrap();
     assert_eq!(id.as_str(), "0badcafe");
 }
 
@@ -316,10 +318,9 @@ async fn imports_are_looked_up_by_index() {
     let catalog = Catalog::open(dir.path()).await.unwrap();
     let plan = async |condition: &str| {
         let query = format!("EXPLAIN QUERY PLAN SELECT id FROM imports WHERE {condition}");
-        let explain = move |connection: &Connection| {
-            let mut statement = connection.prepare(&query).unwrap();
-            let rows = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
-            Ok(rows.map(|row| row.unwrap()).collect::<Vec<_>>().join("; "))
+        let explain = move |db: &dyn Sql| {
+            let rows = select(db, &query, values![], |row| row.get::<String>(3))?;
+            Ok(rows.join("; "))
         };
         catalog.read(explain).await.unwrap()
     };

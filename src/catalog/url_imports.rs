@@ -1,29 +1,27 @@
 //! Imports from URLs: information about their servers, and the search by URL.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::{
     Catalog, ImportId, ImportRow,
     imports::{import_num, not_found, select, update},
-    sql_error, sql_int,
+    sql::{Sql, scalar, values},
+    sql_int,
     wanted_counts::update_counts,
 };
 use crate::error::Result;
 
 /// Makes an import at least `end` bytes long. An import whose length is unknown has no length at first, and grows with
 /// its extents.
-pub(super) fn grow_to(connection: &Connection, import: i64, end: u64) -> Result<()> {
+pub(super) fn grow_to(db: &dyn Sql, import: i64, end: u64) -> Result<()> {
     let end = sql_int(end)?;
     let sql = "UPDATE imports SET len = ?1 WHERE num = ?2 AND len < ?1";
-    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-    if statement.execute(params![end, import]).map_err(sql_error)? == 0 {
+    if db.execute(sql, values![end, import])? == 0 {
         return Ok(());
     }
     // The file that grows is the last one.
     let sql = "UPDATE files SET len = ?1 - start WHERE import = ?2
         AND idx = (SELECT max(idx) FROM files WHERE import = ?2)";
-    connection.execute(sql, params![end, import]).map_err(sql_error)?;
-    update_counts(connection, import)
+    db.execute(sql, values![end, import])?;
+    update_counts(db, import)
 }
 
 impl Catalog {
@@ -34,9 +32,8 @@ impl Catalog {
     pub async fn source_record(&self, id: &ImportId) -> Result<Option<String>> {
         let query = "SELECT remote FROM imports WHERE id = ?";
         let id = id.clone();
-        self.read(move |connection| {
-            let row = connection.query_row(query, [id.as_str()], |row| row.get(0));
-            row.optional().map_err(sql_error)?.ok_or_else(|| not_found(id.as_str()))
+        self.read(move |db| {
+            scalar(db, query, values![id.as_str()])?.ok_or_else(|| not_found(id.as_str()))
         })
         .await
     }
@@ -48,7 +45,7 @@ impl Catalog {
     pub async fn set_source_record(&self, id: &ImportId, record: Option<String>) -> Result<()> {
         let id = id.clone();
         let sql = "UPDATE imports SET remote = ? WHERE id = ?";
-        self.write(move |c| update(c, sql, params![record, id.as_str()], &id)).await
+        self.write(move |c| update(c, sql, values![record.as_deref(), id.as_str()], &id)).await
     }
 
     /// The imports of a source without metainfo, in one storage, newest first. Includes kept ones, not those being
@@ -57,10 +54,11 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn find_by_source(&self, source: &str, storage: &str) -> Result<Vec<ImportRow>> {
-        let values = [source.to_owned(), storage.to_owned()];
+        let (source, storage) = (source.to_owned(), storage.to_owned());
         let condition = "state <> 'removing' AND source = ? AND storage = ?
             AND NOT EXISTS(SELECT 1 FROM metainfo WHERE import = num)";
-        let mut found = self.read(move |c| select(c, condition, values)).await?;
+        let mut found =
+            self.read(move |c| select(c, condition, values![&source, &storage])).await?;
         found.reverse();
         Ok(found)
     }
@@ -71,13 +69,13 @@ impl Catalog {
     /// `NotFound` when the import does not exist.
     pub async fn set_len(&self, id: &ImportId, len: u64) -> Result<()> {
         let (id, len) = (id.clone(), sql_int(len)?);
-        self.write(move |connection| {
-            let num = import_num(connection, &id)?;
+        self.write(move |db| {
+            let num = import_num(db, &id)?;
             let sql = "UPDATE files SET len = ? WHERE import = ? AND idx = 0";
-            connection.execute(sql, params![len, num]).map_err(sql_error)?;
+            db.execute(sql, values![len, num])?;
             let sql = "UPDATE imports SET len = ? WHERE num = ?";
-            connection.execute(sql, params![len, num]).map_err(sql_error)?;
-            update_counts(connection, num)
+            db.execute(sql, values![len, num])?;
+            update_counts(db, num)
         })
         .await
     }

@@ -1,8 +1,10 @@
 //! Reads from storage and bytes sent to peers, per month, storage and import.
 
-use rusqlite::{Row, params};
-
-use super::{Catalog, ImportId, objects::select, sql_error, sql_int, sql_u64};
+use super::{
+    Catalog, ImportId,
+    sql::{Row, first, select, values},
+    sql_int,
+};
 use crate::error::Result;
 
 /// Usage counts to be added, or their sums.
@@ -56,11 +58,12 @@ impl std::ops::AddAssign for UsageCounts {
     }
 }
 
-const SUMS: &str = "SELECT sum(gets), sum(fetched), sum(kept), sum(served), sum(seconds),
-    sum(read_gets), sum(read_fetched)";
+const SUMS: &str = "SELECT CAST(sum(gets) AS BIGINT), CAST(sum(fetched) AS BIGINT),
+    CAST(sum(kept) AS BIGINT), CAST(sum(served) AS BIGINT), CAST(sum(seconds) AS BIGINT),
+    CAST(sum(read_gets) AS BIGINT), CAST(sum(read_fetched) AS BIGINT)";
 
-fn usage_row(row: &Row<'_>) -> rusqlite::Result<UsageCounts> {
-    let n = |column| row.get::<_, Option<i64>>(column).map(|n| sql_u64(n.unwrap_or(0)));
+fn usage_row(row: &Row<'_>) -> Result<UsageCounts> {
+    let n = |column| row.get::<Option<u64>>(column).map(Option::unwrap_or_default);
     Ok(UsageCounts {
         gets: n(0)?,
         fetched: n(1)?,
@@ -87,21 +90,21 @@ impl Catalog {
             "INSERT INTO traffic(month, storage, import, gets, fetched, kept, served, seconds,
                 read_gets, read_fetched)
             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(month, storage, import) DO UPDATE SET
-            gets = gets + excluded.gets, fetched = fetched + excluded.fetched,
-            kept = kept + excluded.kept, served = served + excluded.served,
-            seconds = seconds + excluded.seconds, read_gets = read_gets + excluded.read_gets,
-            read_fetched = read_fetched + excluded.read_fetched";
-        self.write(move |connection| {
-            let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
+            gets = traffic.gets + excluded.gets, fetched = traffic.fetched + excluded.fetched,
+            kept = traffic.kept + excluded.kept, served = traffic.served + excluded.served,
+            seconds = traffic.seconds + excluded.seconds,
+            read_gets = traffic.read_gets + excluded.read_gets,
+            read_fetched = traffic.read_fetched + excluded.read_fetched";
+        self.write(move |db| {
             for (import, storage, t) in entries {
                 let n = |n: u64| sql_int(n).unwrap_or(i64::MAX);
                 let id = import.as_ref().map_or("", ImportId::as_str);
                 let counts = (n(t.gets), n(t.fetched), n(t.from_cache), n(t.served), n(t.seconds));
                 let (gets, fetched, kept, served, seconds) = counts;
                 let (read_gets, read_fetched) = (n(t.read_gets), n(t.read_fetched));
-                let values = params![
-                    month,
-                    storage,
+                let values = values![
+                    &month,
+                    &storage,
                     id,
                     gets,
                     fetched,
@@ -111,7 +114,7 @@ impl Catalog {
                     read_gets,
                     read_fetched
                 ];
-                statement.execute(values).map_err(sql_error)?;
+                db.execute(sql, values)?;
             }
             Ok(())
         })
@@ -124,10 +127,12 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn usage_of_each(&self, imports: Vec<ImportId>) -> Result<Vec<UsageCounts>> {
         let query = format!("{SUMS} FROM traffic WHERE import = ?");
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&query).map_err(sql_error)?;
-            let mut sums = |import: &ImportId| statement.query_row([import.as_str()], usage_row);
-            imports.iter().map(|import| sums(import).map_err(sql_error)).collect()
+        self.read(move |db| {
+            let sums = |import: &ImportId| {
+                let sums = first(db, &query, values![import.as_str()], usage_row)?;
+                Ok(sums.unwrap_or_default())
+            };
+            imports.iter().map(sums).collect()
         })
         .await
     }
@@ -150,12 +155,16 @@ impl Catalog {
         &self,
         month: Option<&str>,
     ) -> Result<Vec<(String, UsageCounts)>> {
-        let query = format!(
-            "{SUMS}, storage FROM traffic WHERE ?1 IS NULL OR month = ?1 GROUP BY storage ORDER BY storage"
-        );
-        let row = |row: &Row<'_>| Ok((row.get::<_, String>(7)?, usage_row(row)?));
+        let condition = if month.is_some() { "WHERE month = ?" } else { "" };
+        let query =
+            format!("{SUMS}, storage FROM traffic {condition} GROUP BY storage ORDER BY storage");
+        let row = |row: &Row<'_>| Ok((row.get::<String>(7)?, usage_row(row)?));
         let month = month.map(str::to_owned);
-        self.read(move |connection| select(connection, &query, [month], row)).await
+        self.read(move |db| match &month {
+            Some(month) => select(db, &query, values![month], row),
+            None => select(db, &query, values![], row),
+        })
+        .await
     }
 
     /// For each of `keys`, the imports in a storage that have an object with this key: one, or several when it is
@@ -171,11 +180,10 @@ impl Catalog {
         let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
             WHERE o.key = ? AND i.storage = ? ORDER BY i.num";
         let storage = storage.to_owned();
-        self.read(move |connection| {
+        self.read(move |db| {
             let imports = |key: &String| {
-                let id = |row: &Row<'_>| row.get::<_, String>(0);
-                let found = select(connection, query, [key, &storage], id)?;
-                found.iter().map(|id| id.parse()).collect()
+                let id = |row: &Row<'_>| row.parsed(0, |text| text.parse().ok());
+                select(db, query, values![key, &storage], id)
             };
             keys.iter().map(imports).collect()
         })

@@ -1,11 +1,12 @@
 //! Counts of an import's wanted files, for listings. Updated when they change, not whenever they are read.
 
-use rusqlite::{Connection, params};
+use std::collections::HashSet;
 
 use super::{
     Catalog, ImportId, ImportState,
     imports::{now, update},
-    sql_error, sql_int,
+    sql::{Sql, first, values},
+    sql_int,
 };
 use crate::error::Result;
 
@@ -19,24 +20,27 @@ pub struct WantedCounts {
     pub stored: Option<u64>,
 }
 
-/// One statement for all files, one for a selection. The latter looks up each selected file by its key, so its time
-/// is linear in their number and not quadratic.
-const COUNTS: [&str; 2] = [
-    "UPDATE imports SET wanted_stored = NULL, (wanted_files, wanted_bytes) = (
-        SELECT count(*), coalesce(sum(len), 0) FROM files WHERE import = imports.num AND NOT pad
-    ) WHERE num = ? AND selected IS NULL",
-    "UPDATE imports SET wanted_stored = NULL, (wanted_files, wanted_bytes) = (
-        SELECT count(*), coalesce(sum(len), 0) FROM json_each(imports.selected) AS chosen
-        CROSS JOIN files ON import = imports.num AND idx = chosen.value AND NOT pad
-    ) WHERE num = ? AND selected IS NOT NULL",
-];
-
-/// Counts an import's wanted files again.
-pub(super) fn update_counts(connection: &Connection, import: i64) -> Result<()> {
-    COUNTS.iter().try_for_each(|sql| {
-        let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-        statement.execute([import]).map(drop).map_err(sql_error)
-    })
+/// Counts an import's wanted files again, in one pass over its files.
+pub(super) fn update_counts(db: &dyn Sql, import: i64) -> Result<()> {
+    let query = "SELECT selected FROM imports WHERE num = ?";
+    let selected = first(db, query, values![import], |row| match row.get::<Option<String>>(0)? {
+        None => Ok(None),
+        Some(_) => row.parsed(0, |text| serde_json::from_str(text).ok()).map(Some),
+    });
+    let selected: Option<HashSet<u32>> = selected?.flatten();
+    let (mut files, mut bytes) = (0i64, 0i64);
+    let query = "SELECT idx, len FROM files WHERE import = ? AND pad = 0";
+    db.query(query, values![import], &mut |row| {
+        let (index, len) = (row.get::<u32>(0)?, row.get::<i64>(1)?);
+        if selected.as_ref().is_none_or(|selected| selected.contains(&index)) {
+            files += 1;
+            bytes += len;
+        }
+        Ok(())
+    })?;
+    let sql = "UPDATE imports SET wanted_stored = NULL, wanted_files = ?, wanted_bytes = ?
+        WHERE num = ?";
+    db.execute(sql, values![files, bytes, import]).map(drop)
 }
 
 impl Catalog {
@@ -49,14 +53,19 @@ impl Catalog {
         let sql = "UPDATE imports SET state = ?, completed_at = coalesce(completed_at, ?),
             wanted_stored = ? WHERE id = ?";
         let state = ImportState::Imported.as_str();
-        self.write(move |c| update(c, sql, params![state, now(), stored, id.as_str()], &id)).await
+        self.write(move |c| update(c, sql, values![state, now(), stored, id.as_str()], &id)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
-    use crate::catalog::{FileRow, NewImport};
+    use crate::catalog::{
+        FileRow, NewImport,
+        sql::{Row, Value},
+    };
 
     #[tokio::test]
     async fn counts_follow_the_selection_and_the_length() {
@@ -78,29 +87,61 @@ mod tests {
         catalog.set_len(&row.id, 4).await.unwrap();
         assert_eq!(now().await, WantedCounts { bytes: 9, ..all });
     }
-    /// The steps that SQLite takes to count `files` files, of which all but one are selected.
-    fn steps(files: u32) -> i32 {
-        let mut connection = Connection::open_in_memory().unwrap();
-        crate::catalog::schema::prepare(&mut connection, std::path::Path::new("memory")).unwrap();
-        let selected: Vec<u32> = (1..files).collect();
+
+    /// Counts the statements and rows that pass through it.
+    struct Counting<'a>(&'a dyn Sql, Cell<usize>);
+
+    impl Sql for Counting<'_> {
+        fn execute(&self, statement: &str, values: &[Value<'_>]) -> Result<usize> {
+            self.1.set(self.1.get() + 1);
+            self.0.execute(statement, values)
+        }
+
+        fn query(
+            &self,
+            query: &str,
+            values: &[Value<'_>],
+            each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+        ) -> Result<()> {
+            self.0.query(query, values, &mut |row| {
+                self.1.set(self.1.get() + 1);
+                each(row)
+            })
+        }
+
+        fn execute_script(&self, script: &str) -> Result<()> {
+            self.0.execute_script(script)
+        }
+
+        fn skip_numbers(&self, table: &str, seen: i64) -> Result<()> {
+            self.0.skip_numbers(table, seen)
+        }
+    }
+
+    /// The statements and rows that it takes to count `files` files, of which all but one are selected.
+    async fn steps(files: u32) -> usize {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
         let file = |n: u32| FileRow { path: n.to_string(), start: n.into(), len: 1, pad: false };
         let new = NewImport {
             len: files.into(),
             files: (0..files).map(file).collect(),
-            selected: Some(selected),
+            selected: Some((1..files).collect()),
             ..NewImport::default()
         };
-        let id = "0000abcd".parse().unwrap();
-        let row = crate::catalog::imports::insert_import(&connection, &id, &new).unwrap();
+        let row = catalog.create_import(new).await.unwrap();
         assert_eq!(row.wanted.files, u64::from(files) - 1);
-        let mut statement = connection.prepare(COUNTS[1]).unwrap();
-        statement.execute([1]).unwrap();
-        statement.get_status(rusqlite::StatementStatus::VmStep)
+        let count = |db: &dyn Sql| {
+            let counting = Counting(db, Cell::new(0));
+            update_counts(&counting, 1)?;
+            Ok(counting.1.get())
+        };
+        catalog.write(count).await.unwrap()
     }
 
-    #[test]
-    fn counting_a_selection_is_linear_in_its_files() {
-        let (few, many) = (steps(500), steps(4000));
+    #[tokio::test]
+    async fn counting_a_selection_is_linear_in_its_files() {
+        let (few, many) = (steps(500).await, steps(4000).await);
         assert!(many < few * 10, "{few} steps for 500 files, {many} for 4000");
     }
 }

@@ -3,14 +3,13 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::{
     Catalog, Extent, ImportId, ObjectNum, ObjectRow, Role,
     imports::import_num,
-    objects::{COLUMNS, extent_row, object_row, release_unused, select},
+    objects::{COLUMNS, EXTENTS, extent_row, insert_extent, object_row, release_unused},
     partial_uploads::{delete_uploaded, uploaded_range},
-    sql_error, sql_int,
+    sql::{Sql, scalar, select, values},
+    sql_int,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -23,24 +22,24 @@ pub struct NamedIntent {
     pub is_new: bool,
 }
 
-fn object(connection: &Connection, num: i64) -> Result<ObjectRow> {
+fn object(db: &dyn Sql, num: i64) -> Result<ObjectRow> {
     let query = format!("{COLUMNS} WHERE o.num = ?");
-    let found = select(connection, &query, [num], object_row)?.pop();
+    let found = select(db, &query, values![num], object_row)?.pop();
     found.ok_or_else(|| Error::new(Kind::NotFound, format!("object {num} has no intent")))
 }
 
 fn intend_named(
-    connection: &Connection,
+    db: &dyn Sql,
     import: &ImportId,
     (key, len, role): (&str, u64, Role),
 ) -> Result<NamedIntent> {
-    let num = import_num(connection, import)?;
+    let num = import_num(db, import)?;
     // Keys must be unique within one storage.
     let query = format!(
         "{COLUMNS} WHERE o.key = ?1
         AND i.storage = (SELECT storage FROM imports WHERE num = ?2)"
     );
-    let found = select(connection, &query, params![key, num], object_row)?;
+    let found = select(db, &query, values![key, num], object_row)?;
     if let Some(other) = found.iter().find(|row| row.import != *import || row.role != role) {
         let text = format!("object {key:?} exists already, in import {}", other.import);
         return Err(Error::new(Kind::AlreadyExists, text));
@@ -49,43 +48,32 @@ fn intend_named(
         return Ok(NamedIntent { row, is_new: false });
     }
     let sql = "INSERT INTO objects(import, key, len, state, packed, role)
-        VALUES(?, ?, ?, 'intent', 0, ?)";
-    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-    let values = params![num, key, sql_int(len)?, role.as_str()];
-    let new_num = statement.insert(values).map_err(sql_error)?;
-    Ok(NamedIntent { row: object(connection, new_num)?, is_new: true })
+        VALUES(?, ?, ?, 'intent', 0, ?) RETURNING num";
+    let new_num: Option<i64> = scalar(db, sql, values![num, key, sql_int(len)?, role.as_str()])?;
+    let lost = || Error::new(Kind::Internal, "the object was not recorded");
+    let new_num = new_num.ok_or_else(lost)?;
+    Ok(NamedIntent { row: object(db, new_num)?, is_new: true })
 }
 
 /// Removes `range` from the extents of the import, and returns these extents as they were.
-pub(super) fn cut_range(
-    connection: &Connection,
-    import: i64,
-    range: &Range<u64>,
-) -> Result<Vec<Extent>> {
+pub(super) fn cut_range(db: &dyn Sql, import: i64, range: &Range<u64>) -> Result<Vec<Extent>> {
     // Extents do not overlap, so of those that start before the range only the last can reach into it.
-    let query = "SELECT start, end, object, offset FROM extents WHERE import = ?1 AND start < ?3
-        AND end > ?2 AND start >= coalesce(
+    let query = format!(
+        r#"{EXTENTS} WHERE import = ?1 AND start < ?3 AND "end" > ?2 AND start >= coalesce(
             (SELECT max(start) FROM extents WHERE import = ?1 AND start <= ?2), 0)
-        ORDER BY start";
+        ORDER BY start"#
+    );
     let (start, end) = (sql_int(range.start)?, sql_int(range.end)?);
-    let cut = select(connection, query, params![import, start, end], extent_row)?;
+    let cut = select(db, &query, values![import, start, end], extent_row)?;
     for extent in &cut {
         let sql = "DELETE FROM extents WHERE import = ? AND start = ?";
         let position = sql_int(extent.range.start)?;
-        connection.execute(sql, params![import, position]).map_err(sql_error)?;
+        db.execute(sql, values![import, position])?;
         for rest in extent.without(range) {
-            insert(connection, import, &rest)?;
+            insert_extent(db, import, &rest)?;
         }
     }
     Ok(cut)
-}
-
-fn insert(connection: &Connection, import: i64, extent: &Extent) -> Result<()> {
-    let sql = "INSERT INTO extents(import, start, end, object, offset) VALUES(?, ?, ?, ?, ?)";
-    let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
-    let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
-    let values = params![import, start, end, sql_int(extent.object.0)?, sql_int(extent.offset)?];
-    statement.execute(values).map(drop).map_err(sql_error)
 }
 
 /// Checks that `cut` together with the bytes already sent covers all of `range`, and that the object is exactly as
@@ -108,31 +96,27 @@ fn check_covers(
     Err(Error::new(Kind::Internal, text))
 }
 
-fn commit_whole_file(
-    connection: &Connection,
-    num: ObjectNum,
-    range: &Range<u64>,
-) -> Result<Vec<ObjectRow>> {
-    let row = object(connection, sql_int(num.0)?)?;
+fn commit_whole_file(db: &dyn Sql, num: ObjectNum, range: &Range<u64>) -> Result<Vec<ObjectRow>> {
+    let row = object(db, sql_int(num.0)?)?;
     if row.stored {
         // The answer to an earlier call was lost. The objects it freed are leftover intents by now.
         return Ok(Vec::new());
     }
-    let import = import_num(connection, &row.import)?;
-    let cut = if range.is_empty() { Vec::new() } else { cut_range(connection, import, range)? };
-    let sent = uploaded_range(connection, sql_int(num.0)?, range.start)?;
+    let import = import_num(db, &row.import)?;
+    let cut = if range.is_empty() { Vec::new() } else { cut_range(db, import, range)? };
+    let sent = uploaded_range(db, sql_int(num.0)?, range.start)?;
     check_covers(&cut, &sent, range, &row)?;
-    delete_uploaded(connection, sql_int(num.0)?)?;
+    delete_uploaded(db, sql_int(num.0)?)?;
     if !range.is_empty() {
         let whole = Extent { range: range.clone(), object: num, offset: 0 };
-        insert(connection, import, &whole)?;
+        insert_extent(db, import, &whole)?;
     }
     let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
-    connection.execute(sql, [sql_int(num.0)?]).map_err(sql_error)?;
+    db.execute(sql, values![sql_int(num.0)?])?;
     let mut old: Vec<ObjectNum> = cut.iter().map(|extent| extent.object).collect();
     old.sort_unstable();
     old.dedup();
-    release_unused(connection, old)
+    release_unused(db, old)
 }
 
 impl Extent {
@@ -163,7 +147,7 @@ impl Catalog {
         role: Role,
     ) -> Result<NamedIntent> {
         let (import, key) = (import.clone(), key.to_owned());
-        self.write(move |connection| intend_named(connection, &import, (&key, len, role))).await
+        self.write(move |db| intend_named(db, &import, (&key, len, role))).await
     }
 
     /// Records in one transaction that the object `num` is stored and holds `range` of its import, which other
@@ -177,7 +161,7 @@ impl Catalog {
         num: ObjectNum,
         range: Range<u64>,
     ) -> Result<Vec<ObjectRow>> {
-        self.write(move |connection| commit_whole_file(connection, num, &range)).await
+        self.write(move |db| commit_whole_file(db, num, &range)).await
     }
 
     /// As [`Catalog::drop_object`] for several objects.
@@ -185,11 +169,10 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn drop_objects(&self, nums: Vec<ObjectNum>) -> Result<()> {
-        self.write(move |connection| {
+        self.write(move |db| {
             let sql = "DELETE FROM objects WHERE num = ?";
-            let mut statement = connection.prepare_cached(sql).map_err(sql_error)?;
             for num in nums {
-                statement.execute([sql_int(num.0)?]).map_err(sql_error)?;
+                db.execute(sql, values![sql_int(num.0)?])?;
             }
             Ok(())
         })
@@ -204,12 +187,11 @@ impl Catalog {
         let (import, top) = (import.clone(), top.to_owned());
         let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.import
             WHERE i.num <> ?1 AND i.storage = (SELECT storage FROM imports WHERE num = ?1)
-            AND (o.key = ?2 OR substr(?2, -1) = '/' AND substr(o.key, 1, length(?2)) = ?2) LIMIT 1";
-        self.read(move |connection| {
-            let num = import_num(connection, &import)?;
-            let mut statement = connection.prepare_cached(query).map_err(sql_error)?;
-            let found = statement.query_row(params![num, top], |_| Ok(())).optional();
-            found.map(|found| found.is_some()).map_err(sql_error)
+            AND (o.key = ?2 OR ?3 = 1 AND substr(o.key, 1, length(?2)) = ?2) LIMIT 1";
+        self.read(move |db| {
+            let num = import_num(db, &import)?;
+            let values = values![num, &top, top.ends_with('/')];
+            scalar::<i64>(db, query, values).map(|found| found.is_some())
         })
         .await
     }

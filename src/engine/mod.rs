@@ -79,7 +79,8 @@ use self::{
 };
 use crate::{
     backends::StorageBackend,
-    catalog::{Catalog, ImportId, ImportRow},
+    catalog::{Catalog, ImportId, ImportRow, leases::Leases},
+    clock::Clock,
     config::Config,
     error::{Error, Kind, Result},
     events::EventLog,
@@ -178,6 +179,9 @@ impl Engine {
                 catalog => (None, catalog?),
             },
         };
+        // Without the lock another process writes, and this one takes no leases.
+        let leases = lock.is_some().then(|| Leases::new(catalog.clone(), Clock::system()));
+        let leases = leases.transpose()?;
         let memory = Budget::new(config.memory.0);
         let pool = memory.incoming();
         let pressure = Pressure::new(pool.clone());
@@ -196,13 +200,16 @@ impl Engine {
             seeding: AtomicUsize::new(0),
             seeder: Seeder::default(),
             events: EventLog::new(options.log_limits),
-            running: Arc::default(),
+            running: Arc::new(Registry::with_leases(leases.clone())),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             lock,
         };
         let engine = Self(Arc::new(inner));
         engine.spawn_usage_recording();
+        if let Some(leases) = leases {
+            engine.spawn_lease_renewal(leases);
+        }
         Ok(engine)
     }
 

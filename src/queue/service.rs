@@ -102,6 +102,7 @@ impl Queue {
     async fn read(engine: Engine, clock: Arc<dyn Clock>) -> Result<(Self, Vec<Download>)> {
         let options = engine.config().queue.clone();
         let catalog = engine.catalog();
+        catalog.add_queue().await?;
         let mut store = Store::default();
         let mut removing = Vec::new();
         for row in catalog.downloads().await? {

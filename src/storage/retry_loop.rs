@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::{ImportStore, WriterEvent, WriterSink};
 use crate::{
     backends::Backoff,
-    catalog::is_catalog_failure,
+    catalog::{is_catalog_failure, leases::is_lease_lost},
     error::{Error, Kind, Result},
 };
 
@@ -170,8 +170,13 @@ impl RetryLoop<'_> {
         // together.
         let wait = requested + self.backoff.next_wait();
         let permanent = is_permanent(&error, self.tracker.remote);
+        self.permanent_tries = match permanent {
+            // Another process writes the import now.
+            true if is_lease_lost(&error) => MAX_TRIES,
+            true => self.permanent_tries + 1,
+            false => 0,
+        };
         let error = error.with_context(&self.tracker.import);
-        self.permanent_tries = if permanent { self.permanent_tries + 1 } else { 0 };
         let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
         if self.permanent_tries >= MAX_TRIES || !permanent && failing_since.elapsed() > MAX_PAUSE {
             self.set_state(State::Failing, None);

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
         "config",
         "redact",
         "calendar",
+        "clock",
         "names",
         "open_files",
         "ranges",
@@ -58,6 +59,7 @@ pub(crate) fn collect_sources(dir: &Path, out: &mut Vec<PathBuf>) {
 /// Inside of a layer, from the lowest room to the highest. A room is a folder or file; one that is not named here, like
 /// `mod.rs`, may be used by all and use all.
 const ROOMS: &[(&str, &[&str])] = &[
+    ("catalog", &["sql", "sqlite"]),
     ("storage", &["retry_loop", "map", "read", "sweep", "files", "write", "recover", "estimate"]),
     (
         "protocols",
@@ -232,6 +234,59 @@ fn each_promise_names_a_test_that_exists() {
     let missing: Vec<_> =
         names.iter().filter(|name| !tests.contains(&format!("fn {name}("))).collect();
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Words of statements that only SQLite understands, or that other databases reserve.
+const SQLITE_WORDS: &[&str] = &[
+    "INSERT OR ",
+    "REPLACE INTO",
+    "PRAGMA",
+    "ROWID",
+    "SQLITE_",
+    "JSON_EACH",
+    "IFNULL(",
+    "USER_VERSION",
+    "AUTOINCREMENT",
+    "VACUUM",
+    " GLOB ",
+    "ZEROBLOB",
+    "STRFTIME",
+    ", END",
+    ", OFFSET",
+];
+
+/// The string literals of a source file, without its tests.
+fn literals(text: &str) -> Vec<String> {
+    let code: String = text.lines().map(|l| l.split("//").next().unwrap_or("")).collect();
+    let code = code.split("mod tests {").next().unwrap_or_default().replace("r#\"", "\"");
+    code.split('"').skip(1).step_by(2).map(str::to_uppercase).collect()
+}
+
+#[test]
+fn sqlite_is_named_only_below_the_port_and_statements_above_it_are_portable() {
+    let mut wrong = Vec::new();
+    let mut statements = 0;
+    for (file, module, text) in source_files() {
+        let below = module.len() > 1 && module[0] == "catalog" && module[1] == "sqlite";
+        if below || module.last().is_some_and(|last| last == "tests") {
+            continue;
+        }
+        let code = text.split("mod tests {").next().unwrap_or_default();
+        if code.contains("rusqlite") {
+            wrong.push(format!("{} names rusqlite", file.display()));
+        }
+        for literal in literals(&text) {
+            let is_statement = ["SELECT ", "INSERT INTO", "UPDATE ", "DELETE FROM", "CREATE "];
+            if !is_statement.iter().any(|word| literal.contains(word)) {
+                continue;
+            }
+            statements += 1;
+            let found = SQLITE_WORDS.iter().filter(|word| literal.contains(**word));
+            wrong.extend(found.map(|word| format!("{}: {word} in {literal}", file.display())));
+        }
+    }
+    assert!(statements > 60, "only {statements} statements were found: the parser is broken");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

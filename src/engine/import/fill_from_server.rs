@@ -51,7 +51,7 @@ impl ImportJob {
             true => None,
             false => self.publisher(opened.view()).await?,
         };
-        self.engine.catalog.set_state(&opened.row.id, ImportState::Importing).await?;
+        self.catalog().set_state(&opened.row.id, ImportState::Importing).await?;
         self.report_started(&opened);
         let (sink, mut fatal_errors) =
             writer_events(&self.events, &opened.row, self.request.timeout);

@@ -47,7 +47,7 @@ impl ImportJob {
         let files = self.publisher(opened.view()).await?;
         let incomplete = files.is_some() || opened.plan.missing().next().is_some();
         let state = if incomplete { ImportState::Importing } else { ImportState::Imported };
-        self.engine.catalog.set_state(&opened.row.id, state).await?;
+        self.catalog().set_state(&opened.row.id, state).await?;
         let stored = opened.store.durable_bytes(&opened.plan.wanted);
         let bytes = opened.plan.wanted.len();
         report_started(torrents, &opened.row, &opened.meta, bytes, stored, &self.events).await;
@@ -131,7 +131,7 @@ impl ImportJob {
         };
         ImportWriter::spawn(
             Arc::clone(import.store),
-            self.engine.catalog.clone(),
+            self.catalog(),
             Arc::clone(&self.engine.pressure),
             import.wanted,
             options,
@@ -179,7 +179,7 @@ impl ImportJob {
             .and_then(|bytes| Metainfo::parse(&bytes).map(|meta| (meta, bytes)));
         match complete {
             Ok((meta, bytes)) if meta.info_hash_v2 == opened.meta.info_hash_v2 => {
-                self.engine.catalog.set_metainfo(&opened.row.id, bytes).await
+                self.catalog().set_metainfo(&opened.row.id, bytes).await
             }
             Ok(_) => Ok(()),
             Err(e) => {
@@ -204,10 +204,11 @@ impl ImportJob {
             publishing.stop().await;
         }
         let refused = refused || self.storage.backend.is_retrying();
+        let catalog = self.catalog();
         // The import may have grown.
-        let row = self.engine.catalog.get(&import.row.id).await;
+        let row = catalog.get(&import.row.id).await;
         let row = row.as_ref().unwrap_or(import.row);
-        self.engine.update_manifest_at_stop(row, &self.storage, refused).await;
+        self.engine.update_manifest_at_stop(&catalog, row, &self.storage, refused).await;
         error
     }
 
@@ -218,8 +219,9 @@ impl ImportJob {
         import: ImportView<'_>,
         (downloaded, evicted): (u64, u64),
     ) -> Result<Imported> {
-        self.engine.catalog.set_imported(&import.row.id, import.wanted.len()).await?;
-        self.engine.update_manifest(import.row, &self.storage).await;
+        let catalog = self.catalog();
+        catalog.set_imported(&import.row.id, import.wanted.len()).await?;
+        self.engine.update_manifest(&catalog, import.row, &self.storage).await;
         let imported = Imported {
             id: import.row.id.to_string(),
             name: import.row.name.clone(),

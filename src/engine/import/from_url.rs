@@ -106,14 +106,14 @@ impl ImportJob {
         let record = SourceRecord::new(found, digests.list());
         let row = match known {
             Some((row, source_match)) => {
-                self.claim_import(&row.id)?;
+                self.claim_import(&row.id).await?;
                 self.discard_unproven(&row, source_match, has_unknown_len(found)).await?;
                 self.resume_import(catalog.get(&row.id).await?, selected).await?
             }
             None => self.create_import(found, rows, selected).await?,
         };
-        self.claim_import(&row.id)?;
-        catalog.set_source_record(&row.id, Some(record.to_json()?)).await?;
+        self.claim_import(&row.id).await?;
+        self.catalog().set_source_record(&row.id, Some(record.to_json()?)).await?;
         let grows = record.unknown_len && row.state != ImportState::Imported;
         self.reopen(row, record, grows).await
     }
@@ -142,7 +142,7 @@ impl ImportJob {
             selected,
             ..NewImport::default()
         };
-        self.engine.catalog.create_import(new).await
+        self.catalog().create_import(new).await
     }
 
     /// The expected checksums of a single file: from the user and the checksum file next to it, and from the server.
@@ -191,7 +191,7 @@ impl ImportJob {
             }
             _ => self.engine.open_store(&row, &self.storage).await?,
         };
-        check_partial_uploads(&self.engine.catalog, &store).await?;
+        check_partial_uploads(&self.catalog(), &store).await?;
         let wanted = selected_ranges(&files, row.selected.as_deref());
         Ok(OpenUrlImport { row, store, files, wanted, record, grows })
     }
@@ -202,7 +202,7 @@ impl ImportJob {
         opened: OpenUrlImport,
         len: u64,
     ) -> Result<OpenUrlImport> {
-        let catalog = &self.engine.catalog;
+        let catalog = self.catalog();
         catalog.set_len(&opened.row.id, len).await?;
         let row = catalog.get(&opened.row.id).await?;
         self.reopen(row, opened.record, false).await
@@ -226,16 +226,17 @@ impl ImportJob {
         self.discard(row, stored.iter().collect()).await?;
         if unknown_len {
             // It grows again from nothing.
-            self.engine.catalog.set_len(&row.id, 0).await?;
-            self.engine.catalog.set_state(&row.id, ImportState::Importing).await?;
+            let catalog = self.catalog();
+            catalog.set_len(&row.id, 0).await?;
+            catalog.set_state(&row.id, ImportState::Importing).await?;
         }
         Ok(())
     }
 
     async fn discard(&self, row: &ImportRow, ranges: Vec<std::ops::Range<u64>>) -> Result<()> {
-        let freed = self.engine.catalog.punch_holes(&row.id, ranges).await?;
+        let freed = self.catalog().punch_holes(&row.id, ranges).await?;
         self.engine.cache.forget(&row.id);
-        delete_freed(&self.engine.catalog, &self.storage.backend, &row.id, &freed).await
+        delete_freed(&self.catalog(), &self.storage.backend, &row.id, &freed).await
     }
 
     /// Reads the stored bytes of a single file and verifies them against the known checksums.

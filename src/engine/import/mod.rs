@@ -87,7 +87,7 @@ impl ImportJob {
             ImportSource::Magnet(uri, magnet) => {
                 // A malformed selection is an error before peers are contacted.
                 magnet.selected(self.request.select.as_deref())?;
-                self.claim_torrent(magnet.v1, magnet.v2)?;
+                self.claim_torrent(magnet.v1, magnet.v2).await?;
                 match self.known_metainfo(&magnet).await? {
                     Some((meta, metainfo)) => {
                         self.import_known(metainfo, meta, Some(&magnet)).await
@@ -111,7 +111,7 @@ impl ImportJob {
     ) -> Result<Imported> {
         let select = link.and_then(|link| link.select.as_deref());
         let opened = self.open(metainfo, meta, select).await?;
-        let catalog = &self.engine.catalog;
+        let catalog = self.catalog();
         if link.is_some() && catalog.metainfo(&opened.row.id).await? != opened.metainfo {
             catalog.set_metainfo(&opened.row.id, opened.metainfo.clone()).await?;
         }
@@ -139,13 +139,13 @@ impl ImportJob {
     }
 
     /// Makes this the only import of the torrent in this storage.
-    fn claim_torrent(&self, v1: Option<[u8; 20]>, v2: Option<[u8; 32]>) -> Result<()> {
-        self.claim.add(ClaimKey::of_torrent(v1, v2, &self.storage.name))
+    async fn claim_torrent(&self, v1: Option<[u8; 20]>, v2: Option<[u8; 32]>) -> Result<()> {
+        self.claim.add(ClaimKey::of_torrent(v1, v2, &self.storage.name)).await
     }
 
     /// Makes this the only writer of the import.
-    pub(super) fn claim_import(&self, id: &ImportId) -> Result<()> {
-        self.claim.add([ClaimKey::Import(id.clone())])?;
+    pub(super) async fn claim_import(&self, id: &ImportId) -> Result<()> {
+        self.claim.add([ClaimKey::Import(id.clone())]).await?;
         self.running.set_id(id.as_str());
         Ok(())
     }
@@ -220,9 +220,9 @@ impl ImportJob {
         link_select: Option<&str>,
     ) -> Result<OpenTorrentImport> {
         check_memory(&meta, &self.engine.config)?;
-        self.claim_torrent(meta.info_hash_v1, meta.info_hash_v2)?;
+        self.claim_torrent(meta.info_hash_v1, meta.info_hash_v2).await?;
         // The same torrent in another storage is another import.
-        let catalog = &self.engine.catalog;
+        let catalog = &self.catalog();
         let known = catalog.find_by_info_hash(meta.info_hash_v1, meta.info_hash_v2).await?;
         let known = known.into_iter().find(|row| row.storage == self.storage.name);
         if let Some(row) = &known {
@@ -238,7 +238,8 @@ impl ImportJob {
                 catalog.create_import(self.new_import(&metainfo, &meta, selected.clone())).await?
             }
         };
-        self.claim_import(&row.id)?;
+        self.claim_import(&row.id).await?;
+        let catalog = &self.catalog();
         let store = self.engine.open_store(&row, &self.storage).await?;
         check_partial_uploads(catalog, &store).await?;
         for text in &meta.notes {
@@ -277,9 +278,9 @@ impl ImportJob {
         row: ImportRow,
         selected: Option<Vec<u32>>,
     ) -> Result<ImportRow> {
-        self.claim_import(&row.id)?;
+        self.claim_import(&row.id).await?;
         check_not_removing(&row)?;
-        let catalog = &self.engine.catalog;
+        let catalog = self.catalog();
         if row.selected != selected {
             catalog.set_selected(&row.id, selected).await?;
         }

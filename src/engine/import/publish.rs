@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ImportJob, ImportView};
 use crate::{
-    catalog::{FileRow, ImportRow, ImportState, LayoutKind},
+    catalog::{Catalog, FileRow, ImportRow, ImportState, LayoutKind},
     engine::{
         Engine, ProgressFn, PublishSummary, plan::publishable_files, running::Purpose,
         serve::read::find_file, storages::open_storage::OpenStorage,
@@ -72,7 +72,8 @@ impl ImportJob {
             return Ok(None);
         }
         let all = publishable_files(import.files, None);
-        let publisher = self.engine.publisher(import.store, &self.storage, &all).await?;
+        let publisher =
+            self.engine.publisher(self.catalog(), import.store, &self.storage, &all).await?;
         let mut files = publishable_files(import.files, import.row.selected.as_deref());
         files.retain(|file| !publisher.is_published(file));
         Ok((!files.is_empty()).then_some(UnpublishedFiles { publisher, files }))
@@ -82,7 +83,7 @@ impl ImportJob {
     pub(in crate::engine) async fn publish_rest(&self, import: ImportView<'_>) -> Result<()> {
         let Some(files) = self.publisher(import).await? else { return Ok(()) };
         let _guard = self.engine.import_guard();
-        self.engine.catalog.set_state(&import.row.id, ImportState::Importing).await?;
+        self.catalog().set_state(&import.row.id, ImportState::Importing).await?;
         let (sink, mut fatal_errors) =
             writer_events(&self.events, import.row, self.request.timeout);
         let publishing = spawn_publishing(files, &sink);
@@ -163,16 +164,18 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<PublishSummary> {
         let row = self.catalog.find(import_ref).await?;
-        let _claim = self.running.claim_import(Purpose::Publish, &row.id)?;
+        let claim = self.running.claim_import(Purpose::Publish, &row.id).await?;
+        let catalog = claim.fenced(&self.catalog);
         let all = self.files_of(&row).await?;
         let publishable = publishable_files(&all, row.selected.as_deref());
         let files = self.choose_files(&row, publishable, paths).await?;
         if paths.is_empty() && row.layout != LayoutKind::Files {
-            self.catalog.set_layout(&row.id, LayoutKind::Files).await?;
+            catalog.set_layout(&row.id, LayoutKind::Files).await?;
         }
         let storage = self.storage_of(&row).await?;
         let store = self.open_store(&row, &storage).await?;
-        let publisher = self.publisher(&store, &storage, &publishable_files(&all, None)).await?;
+        let all = publishable_files(&all, None);
+        let publisher = self.publisher(catalog.clone(), &store, &storage, &all).await?;
         // Bytes that are read back and uploaded use the memory for incoming bytes.
         let _guard = self.import_guard();
         let (already, rest): (Vec<_>, Vec<_>) =
@@ -184,8 +187,8 @@ impl Engine {
             () = cancel.cancelled() => Err(Error::new(Kind::Cancelled, "stopped")
                 .hint(hint!["run ", Operation::Same, " again to resume"])),
         };
-        self.catalog.flush().await?;
-        self.update_manifest(&row, &storage).await;
+        catalog.flush().await?;
+        self.update_manifest(&catalog, &row, &storage).await;
         Ok(PublishSummary { done: done?, already: already.len(), incomplete: incomplete.len() })
     }
 
@@ -213,12 +216,12 @@ impl Engine {
     /// A publisher for these files. Their names have been tested in the storage.
     async fn publisher(
         &self,
+        catalog: Catalog,
         store: &Arc<ImportStore>,
         storage: &OpenStorage,
         files: &[FileRow],
     ) -> Result<Arc<Publisher>> {
-        let (catalog, pressure) = (self.catalog.clone(), Arc::clone(&self.pressure));
-        let concurrency = storage.upload_concurrency;
+        let (pressure, concurrency) = (Arc::clone(&self.pressure), storage.upload_concurrency);
         let publisher = Publisher::new(self.reader(store), catalog, pressure, concurrency).await?;
         publisher.probe_names(files).await?;
         Ok(publisher)

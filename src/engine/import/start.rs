@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    catalog::Catalog,
     engine::{
         Engine, ImportHandle, ImportRequest,
         running::{Attempt, Claim, ClaimKey, Purpose, RunningImport},
@@ -44,6 +45,11 @@ impl ImportTask {
             claim: Arc::new(claim),
             started_at,
         }
+    }
+
+    /// The catalog, as the one writer of the import has it.
+    pub(in crate::engine) fn catalog(&self) -> Catalog {
+        self.claim.fenced(&self.engine.catalog)
     }
 
     /// One attempt, which ends when `cancel` is cancelled.
@@ -87,7 +93,7 @@ impl Engine {
         self.session.check_interfaces()?;
         let storage = self.storage(&request.storage).await?;
         let source = ClaimKey::of_source(&request.source, &storage.name);
-        let claim = self.running.claim(Purpose::Import, source)?;
+        let claim = self.running.claim(Purpose::Import, source).await?;
         let task = ImportTask::new(self, request, storage, claim, started_at);
         Ok(self.spawn_import(Arc::clone(&task.running), task))
     }

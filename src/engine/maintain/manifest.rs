@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    catalog::ImportRow,
+    catalog::{Catalog, ImportRow},
     engine::{Engine, storages::open_storage::OpenStorage},
     error::{Error, Kind},
     storage::recover::manifest::write_manifest,
@@ -15,8 +15,15 @@ pub(in crate::engine) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 impl Engine {
     /// Writes the manifest of the import as it is now, unless the stored one is equal. A failure is only logged: the
     /// next command that opens the import for writing tries again.
-    pub(in crate::engine) async fn update_manifest(&self, row: &ImportRow, storage: &OpenStorage) {
-        if let Err(e) = write_manifest(&self.catalog, &storage.backend, row).await {
+    ///
+    /// `catalog` is the handle of the operation that writes the import.
+    pub(in crate::engine) async fn update_manifest(
+        &self,
+        catalog: &Catalog,
+        row: &ImportRow,
+        storage: &OpenStorage,
+    ) {
+        if let Err(e) = write_manifest(catalog, &storage.backend, row).await {
             tracing::warn!(
                 "import {}: its manifest is out of date: {}; the import is complete, and the next run writes the manifest",
                 row.id,
@@ -29,6 +36,7 @@ impl Engine {
     /// request.
     pub(in crate::engine) async fn update_manifest_at_stop(
         &self,
+        catalog: &Catalog,
         row: &ImportRow,
         storage: &OpenStorage,
         refused: bool,
@@ -40,7 +48,8 @@ impl Engine {
             );
             return;
         }
-        if tokio::time::timeout(STOP_TIMEOUT, self.update_manifest(row, storage)).await.is_err() {
+        let written = self.update_manifest(catalog, row, storage);
+        if tokio::time::timeout(STOP_TIMEOUT, written).await.is_err() {
             let e = Error::new(
                 Kind::Unavailable,
                 format!("not written within {} s", STOP_TIMEOUT.as_secs()),

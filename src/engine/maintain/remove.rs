@@ -20,10 +20,10 @@ impl Engine {
     /// `NotFound`; the number of objects that are left, with the first error. `gc` then completes the removal.
     pub async fn remove(&self, import_ref: &str, keep_objects: bool) -> Result<RemoveSummary> {
         let row = self.catalog.find(import_ref).await?;
-        let _claim = self.running.claim_import(Purpose::Remove, &row.id)?;
+        let claim = self.running.claim_import(Purpose::Remove, &row.id).await?;
         let storage = self.storage_unchecked(&row.storage).await?;
         let mut objects = self.catalog.objects(&row.id).await?;
-        remove_import(&self.catalog, &storage.backend, &row, keep_objects).await?;
+        remove_import(&claim.fenced(&self.catalog), &storage.backend, &row, keep_objects).await?;
         if keep_objects {
             return Ok(RemoveSummary { objects: 0, bytes: 0 });
         }
@@ -59,8 +59,8 @@ impl Engine {
         failures: &mut Failures,
     ) -> Result<()> {
         let opened = self.storage(storage).await?;
-        let (idle, _claims) = self.claim_leftovers().await?;
-        let (catalog, backend) = (&self.catalog, &opened.backend);
+        let (idle, claim) = self.claim_leftovers().await?;
+        let (catalog, backend) = (&claim.fenced(&self.catalog), &opened.backend);
         let sweep = Sweep { catalog, backend, storage, idle: Some(&idle) };
         let found = sweep.find().await?;
         report.unclaimed += found.unclaimed.len();
@@ -79,20 +79,14 @@ impl Engine {
     }
 
     /// Claims the imports with leftovers that no other operation writes, so that none of them starts during the sweep.
-    async fn claim_leftovers(&self) -> Result<(BTreeSet<ImportId>, Vec<Claim>)> {
+    async fn claim_leftovers(&self) -> Result<(BTreeSet<ImportId>, Claim)> {
         let intents = self.catalog.leftover_intents().await?;
         let removing = self.catalog.list_in_state(ImportState::Removing).await?;
         let intents = intents.into_iter().map(|intent| intent.import);
         let imports: BTreeSet<ImportId> =
             intents.chain(removing.into_iter().map(|row| row.id)).collect();
-        let (mut idle, mut claims) = (BTreeSet::new(), Vec::new());
-        for import in imports {
-            if let Ok(claim) = self.running.claim_import(Purpose::Sweep, &import) {
-                claims.push(claim);
-                idle.insert(import);
-            }
-        }
-        Ok((idle, claims))
+        let (claim, idle) = self.running.claim_free(Purpose::Sweep, imports).await?;
+        Ok((idle.into_iter().collect(), claim))
     }
 
     async fn count(

@@ -44,8 +44,9 @@ impl Engine {
         self.check_writable()?;
         let row = self.catalog.find(import_ref).await?;
         let storage = self.storage_of(&row).await?;
-        let claim = self.running.claim_import(Purpose::Repair, &row.id)?;
-        claim.add(ClaimKey::of_torrent(row.info_hash_v1, row.info_hash_v2, &row.storage))?;
+        let claim = self.running.claim_import(Purpose::Repair, &row.id).await?;
+        let torrent = ClaimKey::of_torrent(row.info_hash_v1, row.info_hash_v2, &row.storage);
+        claim.add(torrent).await?;
         let mut request = request.into_import_request(&row);
         request.download.fetch.ipfs = self.config.ipfs.clone();
         let task = ImportTask::new(self, request, storage, claim, started_at);
@@ -65,7 +66,7 @@ impl Attempt for Repair {
             true => self.fill(&job).await?,
             false => job.run().await?,
         };
-        let (catalog, backend) = (&self.task.engine.catalog, &self.task.storage.backend);
+        let (catalog, backend) = (&self.task.catalog(), &self.task.storage.backend);
         let freed = self.freed.as_deref().unwrap_or_default();
         if let Err(e) = delete_freed(catalog, backend, &self.row.id, freed).await {
             tracing::warn!("import {}: {}", self.row.id, e.report());
@@ -85,7 +86,7 @@ impl Repair {
             let file = |bad: &BadPiece| files.get(bad.piece as usize).map(|f| f.range.clone());
             self.bad.iter().filter_map(file).collect()
         };
-        let freed = engine.catalog.punch_holes(&self.row.id, ranges).await?;
+        let freed = self.task.catalog().punch_holes(&self.row.id, ranges).await?;
         // The cache may hold the bad bytes.
         engine.cache.forget(&self.row.id);
         Ok(freed)
@@ -96,7 +97,7 @@ impl Repair {
         let engine = &self.task.engine;
         let (metainfo, meta) = engine.metainfo_of(&self.row).await?;
         let store = engine.open_store(&self.row, &self.task.storage).await?;
-        check_partial_uploads(&engine.catalog, &store).await?;
+        check_partial_uploads(&self.task.catalog(), &store).await?;
         let plan = Plan::new(&meta, self.row.selected.as_deref(), &store);
         let opened = OpenTorrentImport { row: self.row.clone(), metainfo, meta, store, plan };
         job.fill_from_torrent(&engine.session.get()?, None, opened).await

@@ -1,6 +1,9 @@
 //! What a claim is for.
 
-use crate::{catalog::ImportId, redact};
+use crate::{
+    catalog::{ImportId, hex, leases::Resource},
+    redact,
+};
 
 /// What only one operation at a time may write. One import may have several keys: before its row exists, only those of
 /// its source are known.
@@ -30,4 +33,25 @@ impl ClaimKey {
         let v2 = v2.map(|hash| Self::InfoHashV2(hash, storage.to_owned()));
         v1.into_iter().chain(v2).collect()
     }
+
+    /// What a lease of this key is of.
+    pub(super) fn resource(&self) -> Resource {
+        let (key, name) = match self {
+            Self::Import(id) => (format!("import {id}"), format!("import {id}")),
+            Self::InfoHashV1(hash, storage) => {
+                (format!("v1 {} in {storage}", hex(hash)), of_torrent(hash))
+            }
+            Self::InfoHashV2(hash, storage) => {
+                (format!("v2 {} in {storage}", hex(hash)), of_torrent(hash))
+            }
+            Self::Source(source, storage) => {
+                (format!("source {source} in {storage}"), "an import of this source".to_owned())
+            }
+        };
+        Resource { key, name }
+    }
+}
+
+fn of_torrent(hash: &[u8]) -> String {
+    format!("an import of torrent {}", hex(hash))
 }

@@ -7,11 +7,13 @@
 //!
 //! [`registry`] holds the claims. A running import claims its source first, then the info-hash, and the import as soon
 //! as it is known; `rm`, `publish`, repair, `gc` and seeding claim the import. A second claim of the same thing is
-//! refused with `Unavailable`.
+//! refused with `Unavailable`. Behind each claim except that of seeding is a lease in the catalog ([`claim_lease`]), which
+//! keeps other processes away: the writes of its owner carry its token.
 //!
 //! Every later surface (the daemon, the library) works with these handles; the CLI does so already.
 
 mod claim_key;
+mod claim_lease;
 mod handle;
 mod registry;
 mod running_import;

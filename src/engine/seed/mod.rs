@@ -69,7 +69,7 @@ impl Engine {
         let rows = self.rows_to_seed(&import_refs).await?;
         let mut imports = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.claim_to_seed(&row) {
+            match self.claim_to_seed(&row).await {
                 Ok(claim) => imports.push((row, Arc::new(claim))),
                 // All others are seeded.
                 Err(_) if import_refs.is_empty() => {}
@@ -94,7 +94,7 @@ impl Engine {
         row: ImportRow,
         ready: ReadyTorrent,
     ) -> Result<SeedHandle> {
-        job.claim.set_purpose(Purpose::Seed);
+        job.claim.continue_seeding();
         let running = self.new_running_seed();
         self.add_group(NewGroup {
             imports: vec![(row, Arc::clone(&job.claim))],
@@ -111,9 +111,10 @@ impl Engine {
         RunningSeed::new(self.running.next_number(), log, wake)
     }
 
-    fn claim_to_seed(&self, row: &ImportRow) -> Result<Claim> {
-        let claim = self.running.claim_import(Purpose::Seed, &row.id)?;
-        claim.add(ClaimKey::of_torrent(row.info_hash_v1, row.info_hash_v2, &row.storage))?;
+    async fn claim_to_seed(&self, row: &ImportRow) -> Result<Claim> {
+        let claim = self.running.claim_import(Purpose::Seed, &row.id).await?;
+        let torrent = ClaimKey::of_torrent(row.info_hash_v1, row.info_hash_v2, &row.storage);
+        claim.add(torrent).await?;
         Ok(claim)
     }
 

@@ -23,7 +23,11 @@ use crate::{
     backends::{
         Faulty, Key, MemoryBackend, Meter, Metered, Payload, Reads, StorageBackend, list_all,
     },
-    catalog::{Catalog, FileRow, ImportRow, ImportState, LayoutKind, NewImport, Role},
+    catalog::{
+        Catalog, FileRow, ImportRow, ImportState, LayoutKind, NewImport, Role,
+        leases::{Leases, Resource, Token},
+    },
+    clock::Clock,
     error::Kind,
     memory::{BLOCK_LEN, BlockPool},
 };
@@ -562,4 +566,24 @@ async fn an_interrupted_removal_is_finished_by_the_sweep_and_kept_objects_stay()
     sweep(catalog, &backend, "file").remove(&found, false).await.unwrap();
     assert!(list_all(&*backend, "").await.unwrap().is_empty());
     assert_eq!(catalog.get(&row.id).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn an_import_whose_lease_was_taken_over_ends_at_once() {
+    let Rig { dir, catalog, backend, row, .. } = Rig::new(&[8 << 20], 1 << 20, 64 << 20).await;
+    let leases = Leases::new(catalog.clone(), Clock::by_hand()).unwrap();
+    let name = format!("import {}", row.id);
+    let (token, resource) = (Token::random().unwrap(), Resource { key: name.clone(), name });
+    leases.take(&token, vec![resource.clone()]).await.unwrap();
+    let fenced = catalog.fenced(resource, token.clone());
+    let mut rig = Rig::with_backend(dir, fenced, backend, row, 64 << 20).await;
+    rig.write(0..1 << 20);
+    assert_eq!(rig.next_durable().await, std::slice::from_ref(&(0..1 << 20)));
+    leases.release(&token);
+    rig.write(1 << 20..2 << 20);
+    let WriterEvent::Failed(error) = rig.next_event().await else { panic!("not failed") };
+    assert_eq!(error.kind(), Kind::Changed);
+    assert!(error.report().contains("was taken over by another bae"), "{}", error.report());
+    assert_eq!(rig.backend.puts(), 1, "no object is put without a lease, and nothing is retried");
+    rig.check(0..1 << 20).await;
 }

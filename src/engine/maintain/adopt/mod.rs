@@ -114,7 +114,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<AdoptSummary> {
         let finding = self.find_objects(&request, progress);
-        let (plan, _claim) = tokio::select! {
+        let (plan, claim) = tokio::select! {
             plan = finding => plan?,
             () = cancel.cancelled() => {
                 return Err(Error::new(Kind::Cancelled, "stopped; nothing was recorded"));
@@ -134,8 +134,9 @@ impl Engine {
         let storage = Arc::clone(&plan.storage);
         let chunk_len = storage.chunk_len(self.config.memory.0);
         let import = plan.into_import(&request.torrent, chunk_len)?;
-        let row = self.catalog.attach_import(import).await?;
-        self.update_manifest(&row, &storage).await;
+        let catalog = claim.fenced(&self.catalog);
+        let row = catalog.attach_import(import).await?;
+        self.update_manifest(&catalog, &row, &storage).await;
         Ok(AdoptSummary { id: row.id.to_string(), state: row.state, ..summary })
     }
 
@@ -148,7 +149,7 @@ impl Engine {
         check_memory(&meta, &self.config)?;
         let storage = self.storage(&request.from).await?;
         let torrent = ClaimKey::of_torrent(meta.info_hash_v1, meta.info_hash_v2, &storage.name);
-        let claim = self.running.claim(Purpose::Adopt, torrent)?;
+        let claim = self.running.claim(Purpose::Adopt, torrent).await?;
         self.check_not_known(&meta, &storage).await?;
         let files = file_rows(&meta);
         let (candidates, mut missing) = candidates(&storage, &files).await?;

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 use super::{connection_threads::ConnectionThreads, errors::sql_error};
-use crate::error::Result;
+use crate::{catalog::sql::Sql, error::Result};
 
 /// A long read, such as that of all imports, leaves the other thread to short ones.
 pub(super) const READERS: usize = 2;
@@ -25,7 +25,7 @@ impl Readers {
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&dyn Sql) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let read = self.0.ask(|answer| {
             Box::new(move |connection| {
@@ -42,10 +42,10 @@ impl Readers {
 /// Runs `work` in a read transaction, which begins with its first statement and ends when this returns.
 fn in_one_snapshot<T>(
     connection: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T>,
+    work: impl FnOnce(&dyn Sql) -> Result<T>,
 ) -> Result<T> {
     let transaction = connection.unchecked_transaction().map_err(sql_error)?;
-    work(&transaction)
+    work(&*transaction)
 }
 
 #[cfg(test)]
@@ -64,7 +64,10 @@ mod tests {
     use tokio::{sync::oneshot, task::JoinHandle};
 
     use super::*;
-    use crate::catalog::{Catalog, ImportId, ImportState, NewImport, sql_error};
+    use crate::catalog::{
+        Catalog, ImportId, ImportState, NewImport,
+        sql::{scalar, values},
+    };
 
     async fn catalog() -> (tempfile::TempDir, Catalog) {
         let dir = tempfile::tempdir().unwrap();
@@ -77,7 +80,7 @@ mod tests {
         let ((start, started), (release, released)) = (oneshot::channel(), mpsc::channel());
         let catalog = catalog.clone();
         let read = tokio::spawn(async move {
-            let work = move |_: &Connection| {
+            let work = move |_: &dyn Sql| {
                 start.send(()).unwrap();
                 let _ = released.recv();
                 Ok(())
@@ -135,15 +138,14 @@ mod tests {
     async fn the_statements_of_a_read_see_one_commit() {
         let (_dir, catalog) = catalog().await;
         let ((start, started), (release, released)) = (oneshot::channel(), mpsc::channel::<()>());
-        let count = |connection: &Connection| {
-            let row = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0);
-            connection.query_row("SELECT count(*) FROM imports", [], row).map_err(sql_error)
+        let count = |db: &dyn Sql| {
+            scalar::<u32>(db, "SELECT count(*) FROM imports", values![]).map(Option::unwrap)
         };
-        let read = catalog.read(move |connection| {
-            let before = count(connection)?;
+        let read = catalog.read(move |db| {
+            let before = count(db)?;
             start.send(()).unwrap();
             let _ = released.recv();
-            Ok((before, count(connection)?))
+            Ok((before, count(db)?))
         });
         let write = async {
             started.await.unwrap();
@@ -178,9 +180,7 @@ mod tests {
     async fn a_failed_read_ends_its_snapshot() {
         let (_dir, catalog) = catalog().await;
         for _ in 0..READERS * 2 {
-            let failing = catalog.read(|connection| {
-                connection.execute("DELETE FROM imports", []).map(drop).map_err(sql_error)
-            });
+            let failing = catalog.read(|db| db.execute("DELETE FROM imports", values![]));
             assert!(failing.await.is_err(), "readers cannot write");
         }
         let id = catalog.create_import(NewImport::default()).await.unwrap().id;

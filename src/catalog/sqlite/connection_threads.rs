@@ -50,6 +50,13 @@ impl<W: Send + 'static> ConnectionThreads<W> {
         Ok(threads)
     }
 
+    /// Queues work. When the threads have stopped, it is dropped.
+    pub(super) fn send(&self, work: W) {
+        if let Some(queue) = &self.queue {
+            let _ = queue.send(work);
+        }
+    }
+
     /// Queues the work that `make` returns, and waits for its answer. The work is queued before the first wait, and
     /// runs even if the caller stops waiting.
     pub(super) async fn ask<T>(

@@ -16,7 +16,10 @@ use super::{
     connection_threads::ConnectionThreads,
     errors::{file_moved, sql_error},
 };
-use crate::error::{Error, Result};
+use crate::{
+    catalog::sql::Sql,
+    error::{Error, Result},
+};
 
 /// The most commands per transaction. Bounds how long the first waits for the last.
 const MAX_GROUP: usize = 1024;
@@ -44,11 +47,11 @@ impl Writer {
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&dyn Sql) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let command = self.0.ask(|tx| -> Command {
             Box::new(move |connection| {
-                let done = connection.and_then(work);
+                let done = connection.and_then(|connection| work(connection));
                 let keep = done.is_ok();
                 let answer = move |committed: Result<()>| {
                     // The caller may be gone; its work is committed all the same.
@@ -58,6 +61,20 @@ impl Writer {
             })
         });
         command.await
+    }
+
+    /// Queues `work` without waiting for it. A failure is logged.
+    pub(super) fn post(&self, work: impl FnOnce(&dyn Sql) -> Result<()> + Send + 'static) {
+        self.0.send(Box::new(move |connection| {
+            let done = connection.and_then(|connection| work(connection));
+            let keep = done.is_ok();
+            let answer = move |committed: Result<()>| {
+                if let Err(e) = done.and(committed) {
+                    tracing::debug!("{}", e.report());
+                }
+            };
+            CommandResult { keep, answer: Box::new(answer) }
+        }));
     }
 }
 

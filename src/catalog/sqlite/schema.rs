@@ -1,17 +1,21 @@
-//! The tables, and the migration of older files.
+//! The tables of the catalog in SQLite's dialect, and the migration of older files.
+//!
+//! The version of these tables is SQLite's `user_version`, which an older bae checks before it reads anything. Tables of
+//! other modules are counted in the table `migrations` (`catalog/modules.rs`).
 
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::{module_schemas, random_hex, sql_error, sql_int};
+use super::errors::sql_error;
 use crate::{
+    catalog::{random_hex, sql_int},
     error::{Error, Kind, Result},
     hints::{Operation, hint},
 };
 
 /// Each step migrates the file from the version of its index to the next. Steps are never changed, only added.
-pub(super) const MIGRATIONS: &[&str] = &[
+pub(in crate::catalog) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE imports(
@@ -144,10 +148,29 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE INDEX imports_by_name ON imports(name);
     CREATE INDEX imports_by_source ON imports(source);
 ",
+    "
+    CREATE TABLE migrations(
+        module TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        applied_at INTEGER NOT NULL,
+        PRIMARY KEY(module, step)
+    ) WITHOUT ROWID;
+    CREATE TABLE lease_holders(
+        holder TEXT PRIMARY KEY,
+        process INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE leases(
+        resource TEXT PRIMARY KEY,
+        token TEXT NOT NULL,
+        holder TEXT NOT NULL REFERENCES lease_holders(holder) ON DELETE CASCADE
+    ) WITHOUT ROWID;
+    CREATE INDEX leases_by_token ON leases(token);
+",
 ];
 
 /// Migrates the file to the current version and returns the catalog's id.
-pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String> {
+pub(in crate::catalog) fn prepare(connection: &mut Connection, path: &Path) -> Result<String> {
     // Immediate, so that two processes opening a new folder at once do not both create the tables.
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql_error)?;
@@ -156,7 +179,6 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<String
         tx.execute_batch(step).map_err(sql_error)?;
     }
     tx.pragma_update(None, "user_version", sql_int(MIGRATIONS.len() as u64)?).map_err(sql_error)?;
-    module_schemas::prepare(&tx)?;
     let fresh = random_hex::<8>()?;
     tx.execute("INSERT OR IGNORE INTO meta VALUES('catalog_id', ?)", [fresh]).map_err(sql_error)?;
     let id = catalog_id(&tx, path)?;
