@@ -49,6 +49,7 @@ pub mod cli;
 pub mod clock;
 #[doc(hidden)]
 pub mod config;
+pub mod content_root;
 #[doc(hidden)]
 pub mod daemon;
 #[doc(hidden)]

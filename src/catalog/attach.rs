@@ -4,12 +4,16 @@ use std::ops::Range;
 
 use super::{
     Catalog, Extent, ImportId, ImportRow, ImportState, NewImport, ObjectNum, Role,
+    extents::{insert_extents, share},
     imports::{import_num, insert_import, random_id, unused_id},
-    objects::insert_extents,
-    sql::{Row, Sql, first, scalar, select, values},
+    objects::{Encoding, NewObject, insert_object},
+    sql::{Row, Sql, scalar, select, values},
     sql_int,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    content_root::Root,
+    error::{Error, Kind, Result},
+};
 
 /// An import with its objects, as found in a storage.
 #[derive(Debug, Clone)]
@@ -40,6 +44,10 @@ pub struct ExistingObject {
     pub extents: Vec<(Range<u64>, u64)>,
     /// For an adopted object, the version tag it had when its bytes were verified.
     pub tag: Option<String>,
+    pub encoding: Encoding,
+    pub root: Option<Root>,
+    /// Whether several imports refer to it. The first that is attached has it as an object of its own.
+    pub shared: bool,
 }
 
 /// An adopted object: key, length, and the version tag when its bytes were verified.
@@ -47,7 +55,7 @@ pub(crate) type AdoptedObject = (String, u64, Option<String>);
 
 pub(super) fn select_adopted(db: &dyn Sql, import: i64) -> Result<Vec<AdoptedObject>> {
     let query = "SELECT o.key, o.len, s.tag FROM objects o LEFT JOIN stamps s ON s.object = o.num
-        WHERE o.import = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
+        WHERE o.home = ? AND o.role = 'adopted' AND o.state = 'stored' ORDER BY o.num";
     let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
     select(db, query, values![import], row)
 }
@@ -62,7 +70,11 @@ fn attach(db: &dyn Sql, own_id: &str, import: &ImportWithObjects) -> Result<Impo
     let sql = "UPDATE imports SET state = ?, created_at = ?, completed_at = ? WHERE num = ?";
     db.execute(sql, values![state.as_str(), created, import.completed_at, num])?;
     for object in &import.objects {
-        let object_num = insert_object(db, (num, storage), object)?;
+        let known = known_shared(db, storage, object)?;
+        let object_num = match known {
+            Some(known) => known,
+            None => insert_existing(db, (num, storage), object)?,
+        };
         if let Some(tag) = &object.tag {
             let sql = "INSERT INTO stamps(object, tag) VALUES(?, ?)";
             db.execute(sql, values![sql_int(object_num.0)?, tag])?;
@@ -72,14 +84,26 @@ fn attach(db: &dyn Sql, own_id: &str, import: &ImportWithObjects) -> Result<Impo
             object: object_num,
             offset: *offset,
         };
-        insert_extents(db, object_num, object.extents.iter().map(extent).collect())?;
+        let extents = object.extents.iter().map(extent).collect();
+        match known {
+            Some(_) => share(db, num, object_num, extents)?,
+            None => insert_extents(db, object_num, extents, None)?,
+        }
     }
     for (key, len) in &import.manifests {
-        let (key, extents, tag) = (key.clone(), Vec::new(), None);
-        let manifest =
-            ExistingObject { key, len: *len, role: Role::Manifest, packed: false, extents, tag };
-        let object_num = insert_object(db, (num, storage), &manifest)?;
-        insert_extents(db, object_num, Vec::new())?;
+        let manifest = ExistingObject {
+            key: key.clone(),
+            len: *len,
+            role: Role::Manifest,
+            packed: false,
+            extents: Vec::new(),
+            tag: None,
+            encoding: Encoding::default(),
+            root: None,
+            shared: false,
+        };
+        let object_num = insert_existing(db, (num, storage), &manifest)?;
+        insert_extents(db, object_num, Vec::new(), None)?;
     }
     for catalog in import.catalogs.iter().filter(|catalog| *catalog != own_id) {
         let sql = "INSERT INTO adopted(storage, catalog) VALUES(?, ?) ON CONFLICT DO NOTHING";
@@ -93,7 +117,7 @@ fn attach(db: &dyn Sql, own_id: &str, import: &ImportWithObjects) -> Result<Impo
 /// the same one; the name of a file only within its storage. An adopted object may belong to several imports, because
 /// none deletes it.
 fn check_key_unused(db: &dyn Sql, storage: &str, key: &str, role: Role) -> Result<()> {
-    let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
+    let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.home
         WHERE o.key = ?1 AND NOT (o.role = 'adopted' AND ?2 = 'adopted') AND (i.storage = ?3
             OR o.role NOT IN ('file', 'adopted') OR ?2 NOT IN ('file', 'adopted')) LIMIT 1";
     let other: Option<String> = scalar(db, query, values![key, role.as_str(), storage])?;
@@ -102,18 +126,27 @@ fn check_key_unused(db: &dyn Sql, storage: &str, key: &str, role: Role) -> Resul
     Err(Error::new(Kind::AlreadyExists, text))
 }
 
-fn insert_object(
+/// The object of another import that `object` is, if several imports share it.
+fn known_shared(db: &dyn Sql, storage: &str, object: &ExistingObject) -> Result<Option<ObjectNum>> {
+    if !object.shared || object.role != Role::Chunk {
+        return Ok(None);
+    }
+    let query = "SELECT o.num FROM objects o JOIN imports i ON i.num = o.home
+        WHERE o.key = ? AND i.storage = ? AND o.len = ? AND o.format = ?
+        AND o.role = 'chunk' AND o.state = 'stored' AND i.state <> 'removing'";
+    let values = values![&object.key, storage, sql_int(object.len)?, object.encoding.format];
+    Ok(scalar(db, query, values)?.map(ObjectNum))
+}
+
+fn insert_existing(
     db: &dyn Sql,
-    (import, storage): (i64, &str),
+    (home, storage): (i64, &str),
     object: &ExistingObject,
 ) -> Result<ObjectNum> {
     check_key_unused(db, storage, &object.key, object.role)?;
-    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
-        VALUES(?, ?, ?, 'intent', ?, ?) RETURNING num";
-    let ExistingObject { key, len, role, packed, .. } = object;
-    let values = values![import, key, sql_int(*len)?, *packed, role.as_str()];
-    let num = first(db, sql, values, |row| row.get(0).map(ObjectNum))?;
-    num.ok_or_else(|| Error::new(Kind::Internal, "the object was not recorded"))
+    let ExistingObject { key, len, role, packed, encoding, root, .. } = object;
+    let (len, role, packed, root) = (*len, *role, *packed, root.as_ref());
+    insert_object(db, &NewObject { home, key, len, role, packed, encoding, root })
 }
 
 impl Catalog {
@@ -171,6 +204,9 @@ mod tests {
             packed: false,
             extents,
             tag: Some(format!("tag of {key}")),
+            encoding: Encoding::default(),
+            root: None,
+            shared: false,
         };
         ImportWithObjects {
             id: id.parse().unwrap(),
@@ -234,5 +270,28 @@ mod tests {
         assert!(catalog.adopted_objects(&id).await.unwrap().is_empty());
         assert_eq!(catalog.leftover_intents().await.unwrap(), freed);
         assert_eq!(catalog.adopted_objects(&other).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn imports_that_share_an_object_are_attached_one_after_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).await.unwrap();
+        let sharing = |id: &str, shared| {
+            let mut import = adopting(id);
+            for object in &mut import.objects {
+                (object.role, object.tag, object.shared) = (Role::Chunk, None, shared);
+                (object.root, object.len) = (Some([7; 32]), 60);
+            }
+            import
+        };
+        let first = catalog.attach_import(sharing("9c4e01ab", true)).await.unwrap().id;
+        let second = catalog.attach_import(sharing("0badcafe", true)).await.unwrap().id;
+        let objects = catalog.objects(&first).await.unwrap();
+        assert_eq!(objects[0].root, Some([7; 32]));
+        assert_eq!((objects.len(), &objects), (2, &catalog.objects(&second).await.unwrap()));
+        let refused = catalog.attach_import(sharing("00c0ffee", false)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::AlreadyExists, "its manifest says that it owns them");
+        assert_eq!(catalog.release_import(&first).await.unwrap(), []);
+        assert_eq!(catalog.release_import(&second).await.unwrap().len(), 2);
     }
 }

@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::{
     Catalog, Extent, FileRow, ImportId, ObjectRow,
     attach::{AdoptedObject, select_adopted},
+    extents::select_extents,
     imports::{import_num, select_files},
-    objects::{select_extents, select_objects},
+    objects::select_objects,
     partial_uploads::select_partial_uploads,
     sql::Sql,
 };
@@ -31,7 +32,7 @@ fn contents(db: &dyn Sql, import: &ImportId) -> Result<ImportContents> {
     let num = import_num(db, import)?;
     Ok(ImportContents {
         files: select_files(db, num)?,
-        objects: select_objects(db, import)?,
+        objects: select_objects(db, num)?,
         extents: select_extents(db, num)?,
         adopted: select_adopted(db, num)?,
         partial_uploads: select_partial_uploads(db, import)?,

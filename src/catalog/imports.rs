@@ -271,6 +271,8 @@ pub(super) fn insert_import(db: &dyn Sql, id: &ImportId, new: &NewImport) -> Res
         new.layout.as_str(),
         new.source_record.as_deref(),
     ];
+    let sql = "INSERT INTO storages(name) VALUES(?) ON CONFLICT DO NOTHING";
+    db.execute(sql, values![&new.storage])?;
     let sql =
         "INSERT INTO imports(id, name, source, info_hash_v1, info_hash_v2, len, storage, chunk_len,
         state, created_at, selected, layout, remote)
@@ -451,15 +453,5 @@ impl Catalog {
     pub async fn files(&self, id: &ImportId) -> Result<Vec<FileRow>> {
         let id = id.clone();
         self.read(move |db| select_files(db, import_num(db, &id)?)).await
-    }
-
-    /// Deletes the rows of an import, its files, objects and extents. Succeeds when it does not exist.
-    ///
-    /// # Errors
-    /// When the catalog cannot be written.
-    pub async fn delete_import(&self, id: &ImportId) -> Result<()> {
-        let id = id.clone();
-        let sql = "DELETE FROM imports WHERE id = ?";
-        self.write(move |c| c.execute(sql, values![id.as_str()]).map(drop)).await
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 pub enum KeyState {
     /// Nothing.
     Unknown,
-    /// An object of this storage that is an intent: not stored yet, or without extents and to be deleted.
+    /// An object of this storage that is not stored yet, or is dying.
     Intent,
     /// An object that the sweep must not delete: it is stored, or its import is being removed (which deletes it), or
     /// it belongs to another storage, which may be the same one by another name. Of other storages, only the keys that
@@ -26,9 +26,9 @@ impl Catalog {
     /// When the catalog cannot be read.
     pub async fn key_states(&self, storage: &str, keys: Vec<String>) -> Result<Vec<KeyState>> {
         let storage = storage.to_owned();
-        let query = "SELECT max(CASE WHEN o.state = 'intent' AND i.storage = ?2
+        let query = "SELECT max(CASE WHEN o.state <> 'stored' AND i.storage = ?2
                 AND i.state <> 'removing' THEN 1 ELSE 2 END)
-            FROM objects o JOIN imports i ON i.num = o.import
+            FROM objects o JOIN imports i ON i.num = o.home
             WHERE o.key = ?1 AND (i.storage = ?2 OR o.role NOT IN ('file', 'adopted'))";
         self.read(move |db| {
             let state = |key: &String| {

@@ -12,13 +12,34 @@
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use super::{
-    Catalog, is_catalog_failure, random_hex,
+    Catalog, is_catalog_failure,
+    modules::Module,
+    random_hex,
     sql::{Row, Sql, first, scalar, values},
     sql_int,
 };
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
+};
+
+/// The tables of leases.
+pub(super) static MODULE: Module = Module {
+    name: "leases",
+    steps: &["
+        CREATE TABLE lease_holders(
+            holder TEXT NOT NULL PRIMARY KEY,
+            process BIGINT NOT NULL,
+            expires_at BIGINT NOT NULL
+        );
+        CREATE TABLE leases(
+            resource TEXT NOT NULL PRIMARY KEY,
+            token TEXT NOT NULL,
+            holder TEXT NOT NULL REFERENCES lease_holders(holder) ON DELETE CASCADE
+        );
+        CREATE INDEX leases_by_token ON leases(token);
+        CREATE INDEX leases_by_holder ON leases(holder);
+    "],
 };
 
 /// How long leases last without renewal. A process that is stopped for longer loses them.

@@ -4,7 +4,8 @@
 //! or a write is one closure in one transaction, on a thread of the database: callers wait without blocking their own.
 //!
 //! An object is recorded in this order: `intend` reserves the key, the caller puts the object, and `commit_object`
-//! records its extents. So a crash may leave an object without extents, but never an extent without its object.
+//! records its extents. So a crash may leave an object without extents, but never an extent without its object. Objects
+//! belong to a storage; extents are the references to them, and an object without any is dying, which is final.
 //! Overlapping extents and the file of a newer bae are refused. The catalog does not know where or how objects are
 //! stored.
 
@@ -13,6 +14,7 @@ mod backend_state;
 mod contents;
 mod downloads;
 mod errors;
+mod extents;
 mod imports;
 mod key_states;
 pub(crate) mod leases;
@@ -22,6 +24,7 @@ pub(crate) mod modules;
 mod objects;
 mod partial_uploads;
 mod punch_holes;
+mod release;
 mod seed_goals;
 pub(crate) mod sql;
 mod sqlite;
@@ -43,7 +46,7 @@ pub use downloads::{DownloadKey, DownloadRow, NewDownloadRow};
 pub(crate) use errors::is_catalog_failure;
 pub use imports::{FileRow, ImportRow, ImportState, LayoutKind, NewImport};
 pub use key_states::KeyState;
-pub use objects::{Extent, ObjectNum, ObjectRow, Role};
+pub use objects::{Encoding, Extent, ObjectNum, ObjectRow, ObjectState, Role};
 pub use usage::UsageCounts;
 pub use wanted_counts::WantedCounts;
 pub use whole_files::NamedIntent;
@@ -118,6 +121,7 @@ impl Catalog {
     pub async fn open(dir: &Path) -> Result<Self> {
         let dir = dir.to_owned();
         let catalog = Self::open_with(move || Database::open(&dir)).await?;
+        catalog.add_module(&leases::MODULE).await?;
         catalog.end_leases().await?;
         Ok(catalog)
     }

@@ -1,28 +1,27 @@
-//! Objects, and the extents that refer to them.
-
-use std::ops::Range;
+//! Objects: immutable bytes in a storage, which any number of extents may refer to.
+//!
+//! An object belongs to its storage. Its *home* is the import that it was put for, whose folder is in its key; other
+//! imports of the storage may refer to it too. States go one way: an intent becomes stored or dying, a stored object
+//! without extents becomes dying. Dying is final: no extent refers to the object again, it is deleted, and then its row.
 
 use super::{
     Catalog, ImportId,
+    extents::{insert_extents, referred_objects},
     imports::import_num,
     random_hex,
-    sql::{Row, Sql, first, scalar, select, values},
+    sql::{Row, Sql, scalar, select, values},
     sql_int,
-    url_imports::grow_to,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    content_root::Root,
+    error::{Error, Kind, Result},
+};
+
+pub use super::extents::Extent;
 
 /// The number of an object. Never reused within a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectNum(pub u64);
-
-/// A range of an import and its location: in `object`, starting at `offset`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extent {
-    pub range: Range<u64>,
-    pub object: ObjectNum,
-    pub offset: u64,
-}
 
 /// What an object contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,62 +53,137 @@ impl Role {
     }
 }
 
+/// How far an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectState {
+    /// Its put was not acknowledged yet.
+    Intent,
+    /// Its put was acknowledged and its extents are committed.
+    Stored,
+    /// To be deleted; nothing refers to it, and nothing ever will.
+    Dying,
+}
+
+impl ObjectState {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "intent" => Some(Self::Intent),
+            "stored" => Some(Self::Stored),
+            "dying" => Some(Self::Dying),
+            _ => None,
+        }
+    }
+}
+
+/// How the bytes of an object are encoded in the storage.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoding {
+    /// 0 for plain bytes, the only one that this version reads.
+    pub format: u32,
+    /// What a reader needs besides the key, for formats that encrypt.
+    pub header: Option<Vec<u8>>,
+}
+
 /// An object as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectRow {
     pub num: ObjectNum,
-    pub import: ImportId,
-    /// For a chunk `<catalog id>/<import id>/<number>-<random>`: the number as 8 or more hexadecimal digits, and 16
+    /// The import that it was put for.
+    pub home: ImportId,
+    /// For a chunk `<catalog id>/<home>/<number>-<random>`: the number as 8 or more hexadecimal digits, and 16
     /// random ones, so that a catalog that was restored to an earlier state does not use a key again. For a manifest
     /// the number has the prefix `manifest-`.
     pub key: String,
     pub role: Role,
     pub len: u64,
-    /// Whether the put was acknowledged and the extents were committed. Otherwise only the intent is recorded.
-    pub stored: bool,
+    pub state: ObjectState,
     /// Whether it holds parts of several chunks instead of one whole chunk.
     pub packed: bool,
+    pub encoding: Encoding,
+    /// The content root, where it is known: of a whole chunk, or of a whole file.
+    pub root: Option<Root>,
 }
 
-pub(super) const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state, o.packed, o.role
-    FROM objects o JOIN imports i ON i.num = o.import";
+impl ObjectRow {
+    /// Whether its bytes can be read.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.state == ObjectState::Stored
+    }
+
+    /// Refuses an object that is being deleted.
+    pub(super) fn check_alive(&self) -> Result<()> {
+        if self.state != ObjectState::Dying {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Changed, format!("object {} is being deleted", self.key)))
+    }
+}
+
+pub(super) const COLUMNS: &str = "SELECT o.num, i.id, o.key, o.len, o.state, o.packed, o.role,
+    o.format, o.header, o.root FROM objects o JOIN imports i ON i.num = o.home";
 
 pub(super) fn object_row(row: &Row<'_>) -> Result<ObjectRow> {
     Ok(ObjectRow {
         num: ObjectNum(row.get(0)?),
-        import: row.parsed(1, |text| text.parse().ok())?,
+        home: row.parsed(1, |text| text.parse().ok())?,
         key: row.get(2)?,
         len: row.get(3)?,
-        stored: row.get::<String>(4)? == "stored",
+        state: row.parsed(4, ObjectState::parse)?,
         packed: row.get(5)?,
         role: row.parsed(6, Role::parse)?,
+        encoding: Encoding { format: row.get(7)?, header: row.get(8)? },
+        root: row.get(9)?,
     })
 }
 
-/// The columns of [`extent_row`].
-pub(super) const EXTENTS: &str = r#"SELECT start, "end", object, "offset" FROM extents"#;
-
-pub(super) fn extent_row(row: &Row<'_>) -> Result<Extent> {
-    let range = row.get(0)?..row.get(1)?;
-    let object = ObjectNum(row.get(2)?);
-    Ok(Extent { range, object, offset: row.get(3)? })
+/// The object with this number.
+pub(super) fn select_object(db: &dyn Sql, num: ObjectNum) -> Result<Option<ObjectRow>> {
+    let query = format!("{COLUMNS} WHERE o.num = ?");
+    Ok(select(db, &query, values![sql_int(num.0)?], object_row)?.pop())
 }
 
-/// The objects of an import, including intents.
-pub(super) fn select_objects(db: &dyn Sql, import: &ImportId) -> Result<Vec<ObjectRow>> {
-    let query = format!("{COLUMNS} WHERE i.id = ? ORDER BY o.num");
-    select(db, &query, values![import.as_str()], object_row)
+/// As [`select_object`], of an object that was intended.
+pub(super) fn intended_object(db: &dyn Sql, num: ObjectNum) -> Result<ObjectRow> {
+    let none = || Error::new(Kind::NotFound, format!("object {} has no intent", num.0));
+    select_object(db, num)?.ok_or_else(none)
 }
 
-/// The extents of an import, by position.
-pub(super) fn select_extents(db: &dyn Sql, import: i64) -> Result<Vec<Extent>> {
-    let query = format!("{EXTENTS} WHERE import = ? ORDER BY start");
-    select(db, &query, values![import], extent_row)
+/// The objects whose home is the import, including intents, and those of others that it refers to.
+pub(super) fn select_objects(db: &dyn Sql, import: i64) -> Result<Vec<ObjectRow>> {
+    let query = format!("{COLUMNS} WHERE o.home = ? ORDER BY o.num");
+    let mut objects = select(db, &query, values![import], object_row)?;
+    let others = referred_objects(db, import)?;
+    if !others.is_empty() {
+        objects.extend(others);
+        objects.sort_unstable_by_key(|object| object.num);
+    }
+    Ok(objects)
 }
 
-fn extents_of_object(db: &dyn Sql, object: i64) -> Result<Vec<Extent>> {
-    let query = format!("{EXTENTS} WHERE object = ? ORDER BY start");
-    select(db, &query, values![object], extent_row)
+/// A new object, not stored yet.
+pub(super) struct NewObject<'a> {
+    /// The number of the import that it is put for.
+    pub(super) home: i64,
+    pub(super) key: &'a str,
+    pub(super) len: u64,
+    pub(super) role: Role,
+    pub(super) packed: bool,
+    pub(super) encoding: &'a Encoding,
+    pub(super) root: Option<&'a Root>,
+}
+
+pub(super) fn insert_object(db: &dyn Sql, object: &NewObject<'_>) -> Result<ObjectNum> {
+    let NewObject { home, key, len, role, packed, encoding, root } = object;
+    let sql =
+        "INSERT INTO objects(storage, home, key, len, state, packed, role, format, header, root)
+        SELECT s.num, i.num, ?2, ?3, 'intent', ?4, ?5, ?6, ?7, ?8
+        FROM imports i JOIN storages s ON s.name = i.storage WHERE i.num = ?1 RETURNING num";
+    let (format, header) = (encoding.format, encoding.header.as_ref());
+    let values =
+        values![*home, *key, sql_int(*len)?, *packed, role.as_str(), format, header, *root];
+    let num = scalar(db, sql, values)?.map(ObjectNum);
+    num.ok_or_else(|| Error::new(Kind::Internal, format!("object {key:?} was not recorded")))
 }
 
 pub(super) fn insert_intent(
@@ -118,100 +192,25 @@ pub(super) fn insert_intent(
     import: &ImportId,
     (len, packed, role): (u64, bool, Role),
 ) -> Result<ObjectRow> {
-    let import_num = import_num(db, import)?;
+    let home = import_num(db, import)?;
     // The key contains the number, which the insert returns. It stays empty until the update in the same transaction.
-    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
-        VALUES(?, '', ?, 'intent', ?, ?) RETURNING num";
-    let values = values![import_num, sql_int(len)?, packed, role.as_str()];
-    let num: Option<u64> = scalar(db, sql, values)?;
-    let num = num.ok_or_else(|| Error::new(Kind::Internal, "the object was not recorded"))?;
+    let (encoding, root) = (Encoding::default(), None);
+    let new = NewObject { home, key: "", len, role, packed, encoding: &encoding, root };
+    let num = insert_object(db, &new)?;
     let prefix = if role == Role::Manifest { "manifest-" } else { "" };
     let random = random_hex::<8>()?;
-    let key = format!("{catalog_id}/{import}/{prefix}{num:08x}-{random}");
-    db.execute("UPDATE objects SET key = ? WHERE num = ?", values![&key, sql_int(num)?])?;
-    let num = ObjectNum(num);
-    Ok(ObjectRow { num, import: import.clone(), key, role, len, stored: false, packed })
+    let key = format!("{catalog_id}/{import}/{prefix}{:08x}-{random}", num.0);
+    db.execute("UPDATE objects SET key = ? WHERE num = ?", values![&key, sql_int(num.0)?])?;
+    let (home, state) = (import.clone(), ObjectState::Intent);
+    Ok(ObjectRow { num, home, key, role, len, state, packed, encoding, root: None })
 }
 
-pub(super) fn insert_extents(db: &dyn Sql, num: ObjectNum, mut extents: Vec<Extent>) -> Result<()> {
-    let object = sql_int(num.0)?;
-    let query = "SELECT import, len, state FROM objects WHERE num = ?";
-    let columns = |row: &Row<'_>| {
-        Ok((row.get::<i64>(0)?, row.get::<u64>(1)?, row.get::<String>(2)? == "stored"))
-    };
-    let found = first(db, query, values![object], columns)?;
-    let (import, len, stored) = found
-        .ok_or_else(|| Error::new(Kind::NotFound, format!("object {} has no intent", num.0)))?;
-    extents.sort_unstable_by_key(|extent| extent.range.start);
-    if stored {
-        // The answer to an earlier commit was lost. The same extents again are accepted.
-        if extents_of_object(db, object)? == extents {
-            return Ok(());
-        }
-        let text = format!("object {} has other extents already", num.0);
-        return Err(Error::new(Kind::AlreadyExists, text));
+/// Deletes the rows of objects.
+pub(super) fn drop_objects(db: &dyn Sql, nums: &[ObjectNum]) -> Result<()> {
+    for num in nums {
+        db.execute("DELETE FROM objects WHERE num = ?", values![sql_int(num.0)?])?;
     }
-    for extent in &extents {
-        check_extent(db, import, extent, num, len)?;
-        insert_extent(db, import, extent)?;
-    }
-    if let Some(last) = extents.last() {
-        grow_to(db, import, last.range.end)?;
-    }
-    let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
-    db.execute(sql, values![object]).map(drop)
-}
-
-pub(super) fn insert_extent(db: &dyn Sql, import: i64, extent: &Extent) -> Result<()> {
-    let sql =
-        r#"INSERT INTO extents(import, start, "end", object, "offset") VALUES(?, ?, ?, ?, ?)"#;
-    let (start, end) = (sql_int(extent.range.start)?, sql_int(extent.range.end)?);
-    let values = values![import, start, end, sql_int(extent.object.0)?, sql_int(extent.offset)?];
-    db.execute(sql, values).map(drop)
-}
-
-/// Refuses an extent that is empty, not inside its object, or overlaps another one.
-fn check_extent(
-    db: &dyn Sql,
-    import: i64,
-    extent: &Extent,
-    num: ObjectNum,
-    object_len: u64,
-) -> Result<()> {
-    let Extent { range, object, offset } = extent;
-    let inside = range.end.checked_sub(range.start).and_then(|len| len.checked_add(*offset));
-    let fits = *object == num && !range.is_empty() && inside.is_some_and(|end| end <= object_len);
-    // Extents do not overlap, so it is enough to check the last one that starts before this one's end.
-    let query =
-        r#"SELECT "end" FROM extents WHERE import = ? AND start < ? ORDER BY start DESC LIMIT 1"#;
-    let before: Option<u64> = scalar(db, query, values![import, sql_int(range.end)?])?;
-    if fits && before.is_none_or(|end| end <= range.start) {
-        return Ok(());
-    }
-    let reason = if fits { "overlaps another" } else { "is not inside its object" };
-    let text = format!("extent {}..{} of object {} {reason}", range.start, range.end, num.0);
-    Err(Error::new(Kind::Internal, text))
-}
-
-/// Turns those of `objects` that have no extents left into intents and returns them, to be deleted. Adopted objects
-/// belong to the user: their rows are deleted at once, so that the objects never are.
-pub(super) fn release_unused(
-    db: &dyn Sql,
-    objects: impl IntoIterator<Item = ObjectNum>,
-) -> Result<Vec<ObjectRow>> {
-    let mut freed = Vec::new();
-    for object in objects {
-        let object = sql_int(object.0)?;
-        let empty = "num = ?1 AND NOT EXISTS(SELECT 1 FROM extents WHERE object = ?1)";
-        let sql = format!("DELETE FROM objects WHERE {empty} AND role = 'adopted'");
-        db.execute(&sql, values![object])?;
-        let sql = format!("UPDATE objects SET state = 'intent' WHERE {empty}");
-        if db.execute(&sql, values![object])? > 0 {
-            let query = format!("{COLUMNS} WHERE o.num = ?");
-            freed.extend(select(db, &query, values![object], object_row)?);
-        }
-    }
-    Ok(freed)
+    Ok(())
 }
 
 impl Catalog {
@@ -223,9 +222,9 @@ impl Catalog {
     pub async fn sample_keys(&self, storage: &str) -> Result<Vec<String>> {
         let some = |order: &str| {
             format!(
-                "SELECT * FROM (SELECT o.key FROM objects o JOIN imports i ON i.num = o.import
+                "SELECT * FROM (SELECT o.key FROM objects o JOIN imports i ON i.num = o.home
                 WHERE i.storage = ?1 AND o.state = 'stored' AND i.state <> 'removing'
-                ORDER BY o.num {order} LIMIT 16)"
+                ORDER BY o.num {order} LIMIT 16) AS some_{order}"
             )
         };
         let query = format!("{} UNION {}", some("DESC"), some("ASC"));
@@ -265,10 +264,23 @@ impl Catalog {
     /// succeeds.
     ///
     /// # Errors
-    /// `NotFound` when it was never intended; `Internal` when an extent overlaps another or is not inside the object;
-    /// `AlreadyExists` when it was committed with other extents.
+    /// `NotFound` when it was never intended; `Changed` when it is being deleted; `Internal` when an extent overlaps
+    /// another or is not inside the object; `AlreadyExists` when it was committed with other extents.
     pub async fn commit_object(&self, num: ObjectNum, extents: Vec<Extent>) -> Result<()> {
-        self.write(move |db| insert_extents(db, num, extents)).await
+        self.commit_with_root(num, extents, None).await
+    }
+
+    /// As [`Catalog::commit_object`], with the content root of the object's bytes.
+    ///
+    /// # Errors
+    /// As [`Catalog::commit_object`].
+    pub async fn commit_with_root(
+        &self,
+        num: ObjectNum,
+        extents: Vec<Extent>,
+        root: Option<Root>,
+    ) -> Result<()> {
+        self.write(move |db| insert_extents(db, num, extents, root.as_ref())).await
     }
 
     /// Deletes the rows of an object and its extents. Succeeds when there are none.
@@ -276,27 +288,28 @@ impl Catalog {
     /// # Errors
     /// When the catalog cannot be written.
     pub async fn drop_object(&self, num: ObjectNum) -> Result<()> {
-        let num = sql_int(num.0)?;
-        let sql = "DELETE FROM objects WHERE num = ?";
-        self.write(move |c| c.execute(sql, values![num]).map(drop)).await
+        self.drop_objects(vec![num]).await
     }
 
-    /// The objects of an import, including intents.
+    /// As [`Catalog::drop_object`] for several objects.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn drop_objects(&self, nums: Vec<ObjectNum>) -> Result<()> {
+        self.write(move |db| drop_objects(db, &nums)).await
+    }
+
+    /// The objects of an import, including intents, and those of other imports that it refers to.
     ///
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn objects(&self, import: &ImportId) -> Result<Vec<ObjectRow>> {
         let import = import.clone();
-        self.read(move |db| select_objects(db, &import)).await
-    }
-
-    /// The extents of an import, by position.
-    ///
-    /// # Errors
-    /// `NotFound` when the import does not exist.
-    pub async fn extents(&self, import: &ImportId) -> Result<Vec<Extent>> {
-        let import = import.clone();
-        self.read(move |db| select_extents(db, import_num(db, &import)?)).await
+        self.read(move |db| match import_num(db, &import) {
+            Err(e) if e.kind() == Kind::NotFound => Ok(Vec::new()),
+            num => select_objects(db, num?),
+        })
+        .await
     }
 
     /// The keys of all stored objects, of every import and storage.
@@ -308,13 +321,12 @@ impl Catalog {
         self.read(move |db| select(db, query, values![], |row| row.get(0))).await
     }
 
-    /// Objects that were intended and are not committed: puts in progress, puts cut short by a crash, and objects to
-    /// be deleted.
+    /// Objects that are not stored: puts in progress, puts cut short by a crash, and objects to be deleted.
     ///
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn leftover_intents(&self) -> Result<Vec<ObjectRow>> {
-        let query = format!("{COLUMNS} WHERE o.state = 'intent' ORDER BY o.num");
+        let query = format!("{COLUMNS} WHERE o.state <> 'stored' ORDER BY o.num");
         self.read(move |db| select(db, &query, values![], object_row)).await
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn select_partial_uploads(
     import: &ImportId,
 ) -> Result<Vec<(ObjectRow, Range<u64>)>> {
     let query = r#"SELECT s.object, s.start, s."end" FROM streamed s
-        JOIN objects o ON o.num = s.object JOIN imports i ON i.num = o.import WHERE i.id = ?"#;
+        JOIN objects o ON o.num = s.object JOIN imports i ON i.num = o.home WHERE i.id = ?"#;
     let ranges = select(db, query, values![import.as_str()], |row| {
         let num = ObjectNum(row.get(0)?);
         Ok((num, row.get(1)?..row.get(2)?))
@@ -62,7 +62,7 @@ pub(super) fn select_partial_uploads(
 /// Deletes the entries of uploads that contain bytes of `ranges`. These bytes are bad, so the uploads are unusable.
 pub(super) fn discard_uploaded(db: &dyn Sql, import: i64, ranges: &[Range<u64>]) -> Result<()> {
     let sql = r#"DELETE FROM streamed WHERE start < ?3 AND "end" > ?2
-        AND object IN (SELECT num FROM objects WHERE import = ?1)"#;
+        AND object IN (SELECT num FROM objects WHERE home = ?1)"#;
     for range in ranges.iter().filter(|range| !range.is_empty()) {
         let values = values![import, sql_int(range.start)?, sql_int(range.end)?];
         db.execute(sql, values)?;

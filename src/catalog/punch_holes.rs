@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, ops::Range};
 
 use super::{
     Catalog, ImportId, ObjectRow,
+    extents::cut_range,
     imports::import_num,
-    objects::release_unused,
     partial_uploads::discard_uploaded,
+    release::release_unused,
     sql::{Sql, values},
-    whole_files::cut_range,
 };
 use crate::error::Result;
 
@@ -26,7 +26,7 @@ fn punch_holes(db: &dyn Sql, import: &ImportId, ranges: &[Range<u64>]) -> Result
 
 impl Catalog {
     /// Removes the extents of `ranges` in one transaction. The ranges become holes, and an import that was complete
-    /// becomes [`ImportState::Importing`](super::ImportState::Importing). Objects without extents become intents and
+    /// becomes [`ImportState::Importing`](super::ImportState::Importing). Objects without extents are dying then and
     /// are returned for the caller to delete; otherwise the sweep deletes them. Adopted objects are only forgotten.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(catalog.leftover_intents().await.unwrap(), freed);
         for object in catalog.objects(&id).await.unwrap() {
             let used = expected.iter().flatten().any(|(num, _)| *num == object.num);
-            assert_eq!(object.stored, used, "an object without extents is an intent");
+            assert_eq!(object.is_stored(), used, "an object without extents is dying");
         }
         catalog.drop_objects(freed.into_iter().map(|object| object.num).collect()).await.unwrap();
         assert!(catalog.leftover_intents().await.unwrap().is_empty());

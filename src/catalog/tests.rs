@@ -334,3 +334,46 @@ async fn imports_are_looked_up_by_index() {
         assert!(!plan.contains("SCAN"), "{condition}: {plan}");
     }
 }
+
+#[tokio::test]
+async fn objects_of_an_older_catalog_keep_their_numbers_keys_and_extents() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = Connection::open(dir.path().join("catalog.db")).unwrap();
+    schema::MIGRATIONS[..11].iter().for_each(|step| connection.execute_batch(step).unwrap());
+    let insert = "
+        INSERT INTO meta VALUES('catalog_id', '0123456789abcdef');
+        INSERT INTO imports(num, id, name, source, len, storage, chunk_len, state, created_at)
+        VALUES(1, '0000000a', 'a', 'a', 30, 'file', 16, 'imported', 5),
+            (2, '0000000b', 'b', 'b', 30, 's3', 16, 'importing', 5);
+        INSERT INTO objects(num, import, key, len, state, packed, role)
+        VALUES(3, 1, 'three', 20, 'stored', 1, 'chunk'), (4, 2, 'b/four', 30, 'intent', 0, 'file'),
+            (5, 2, 'mine', 7, 'stored', 0, 'adopted'), (9, 1, 'nine', 1, 'stored', 0, 'chunk');
+        DELETE FROM objects WHERE num = 9;
+        INSERT INTO extents VALUES(1, 0, 20, 3, 0), (2, 20, 27, 5, 0);
+        INSERT INTO streamed VALUES(4, 0, 16);
+        INSERT INTO stamps VALUES(5, 'tag');
+        PRAGMA user_version = 11;";
+    connection.execute_batch(insert).unwrap();
+    drop(connection);
+    let catalog = Catalog::open(dir.path()).await.unwrap();
+    let [a, b]: [ImportId; 2] = ["0000000a", "0000000b"].map(|id| id.parse().unwrap());
+    let [three] = &catalog.objects(&a).await.unwrap()[..] else { panic!("one object") };
+    assert_eq!((three.num, three.key.as_str(), three.packed), (ObjectNum(3), "three", true));
+    assert_eq!(
+        (three.is_stored(), &three.encoding, three.root),
+        (true, &Encoding::default(), None)
+    );
+    assert_eq!(catalog.extents(&a).await.unwrap(), [extent(0..20, ObjectNum(3), 0)]);
+    let uploads = catalog.partial_uploads(&b).await.unwrap();
+    assert_eq!((uploads[0].0.key.as_str(), &uploads[0].1), ("b/four", &(0..16)));
+    let adopted = catalog.adopted_objects(&b).await.unwrap();
+    assert_eq!(adopted, [("mine".to_owned(), 7, Some("tag".to_owned()))]);
+    let broken = "SELECT count(*) FROM pragma_foreign_key_check";
+    assert_eq!(catalog.read(|db| scalar(db, broken, values![])).await.unwrap(), Some(0i64));
+    assert_eq!(catalog.intend(&a, 1, false).await.unwrap().num, ObjectNum(10));
+    catalog.delete_import(&b).await.unwrap();
+    catalog.delete_import(&a).await.unwrap();
+    let rows = "SELECT (SELECT count(*) FROM objects) + (SELECT count(*) FROM extents)
+        + (SELECT count(*) FROM streamed) + (SELECT count(*) FROM stamps)";
+    assert_eq!(catalog.read(|db| scalar(db, rows, values![])).await.unwrap(), Some(0i64));
+}

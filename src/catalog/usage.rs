@@ -168,7 +168,7 @@ impl Catalog {
     }
 
     /// For each of `keys`, the imports in a storage that have an object with this key: one, or several when it is
-    /// adopted.
+    /// shared or adopted.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -177,8 +177,10 @@ impl Catalog {
         storage: &str,
         keys: Vec<String>,
     ) -> Result<Vec<Vec<ImportId>>> {
-        let query = "SELECT i.id FROM objects o JOIN imports i ON i.num = o.import
-            WHERE o.key = ? AND i.storage = ? ORDER BY i.num";
+        let query = "SELECT i.id, i.num FROM objects o JOIN imports i ON i.num = o.home
+            WHERE o.key = ?1 AND i.storage = ?2
+            UNION SELECT i.id, i.num FROM objects o JOIN extents e ON e.object = o.num
+            JOIN imports i ON i.num = e.import WHERE o.key = ?1 AND i.storage = ?2 ORDER BY 2";
         let storage = storage.to_owned();
         self.read(move |db| {
             let imports = |key: &String| {

@@ -4,14 +4,19 @@
 use std::ops::Range;
 
 use super::{
-    Catalog, Extent, ImportId, ObjectNum, ObjectRow, Role,
+    Catalog, Encoding, Extent, ImportId, ObjectNum, ObjectRow, ObjectState, Role,
+    extents::{cut_range, insert_extent},
     imports::import_num,
-    objects::{COLUMNS, EXTENTS, extent_row, insert_extent, object_row, release_unused},
+    objects::{COLUMNS, NewObject, insert_object, intended_object, object_row, select_object},
     partial_uploads::{delete_uploaded, uploaded_range},
+    release::release_unused,
     sql::{Sql, scalar, select, values},
     sql_int,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    content_root::{Root, root_of_chunks},
+    error::{Error, Kind, Result},
+};
 
 /// The result of a named intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,12 +25,6 @@ pub struct NamedIntent {
     /// Whether the name was recorded by this call. Otherwise an earlier try recorded it, and the object may be
     /// stored.
     pub is_new: bool,
-}
-
-fn object(db: &dyn Sql, num: i64) -> Result<ObjectRow> {
-    let query = format!("{COLUMNS} WHERE o.num = ?");
-    let found = select(db, &query, values![num], object_row)?.pop();
-    found.ok_or_else(|| Error::new(Kind::NotFound, format!("object {num} has no intent")))
 }
 
 fn intend_named(
@@ -40,40 +39,54 @@ fn intend_named(
         AND i.storage = (SELECT storage FROM imports WHERE num = ?2)"
     );
     let found = select(db, &query, values![key, num], object_row)?;
-    if let Some(other) = found.iter().find(|row| row.import != *import || row.role != role) {
-        let text = format!("object {key:?} exists already, in import {}", other.import);
+    if let Some(other) = found.iter().find(|row| row.home != *import || row.role != role) {
+        let text = format!("object {key:?} exists already, in import {}", other.home);
         return Err(Error::new(Kind::AlreadyExists, text));
+    }
+    if found.iter().any(|row| row.state == ObjectState::Dying) {
+        let text = format!("the earlier object {key:?} is being deleted");
+        return Err(Error::new(Kind::Unavailable, text));
     }
     if let Some(row) = found.into_iter().find(|row| row.len == len) {
         return Ok(NamedIntent { row, is_new: false });
     }
-    let sql = "INSERT INTO objects(import, key, len, state, packed, role)
-        VALUES(?, ?, ?, 'intent', 0, ?) RETURNING num";
-    let new_num: Option<i64> = scalar(db, sql, values![num, key, sql_int(len)?, role.as_str()])?;
-    let lost = || Error::new(Kind::Internal, "the object was not recorded");
-    let new_num = new_num.ok_or_else(lost)?;
-    Ok(NamedIntent { row: object(db, new_num)?, is_new: true })
+    let encoding = Encoding::default();
+    let (home, packed, root) = (num, false, None);
+    let new = NewObject { home, key, len, role, packed, encoding: &encoding, root };
+    let new = insert_object(db, &new)?;
+    Ok(NamedIntent { row: intended_object(db, new)?, is_new: true })
 }
 
-/// Removes `range` from the extents of the import, and returns these extents as they were.
-pub(super) fn cut_range(db: &dyn Sql, import: i64, range: &Range<u64>) -> Result<Vec<Extent>> {
-    // Extents do not overlap, so of those that start before the range only the last can reach into it.
-    let query = format!(
-        r#"{EXTENTS} WHERE import = ?1 AND start < ?3 AND "end" > ?2 AND start >= coalesce(
-            (SELECT max(start) FROM extents WHERE import = ?1 AND start <= ?2), 0)
-        ORDER BY start"#
-    );
-    let (start, end) = (sql_int(range.start)?, sql_int(range.end)?);
-    let cut = select(db, &query, values![import, start, end], extent_row)?;
-    for extent in &cut {
-        let sql = "DELETE FROM extents WHERE import = ? AND start = ?";
-        let position = sql_int(extent.range.start)?;
-        db.execute(sql, values![import, position])?;
-        for rest in extent.without(range) {
-            insert_extent(db, import, &rest)?;
-        }
+/// The content root of a whole file, from those of the chunks that held it. `None` when they were other chunks than those
+/// of the file, or have no roots.
+fn root_of_file(
+    db: &dyn Sql,
+    import: i64,
+    cut: &[Extent],
+    range: &Range<u64>,
+) -> Result<Option<Root>> {
+    let chunk_len: Option<u64> =
+        scalar(db, "SELECT chunk_len FROM imports WHERE num = ?", values![import])?;
+    let (Some(chunk_len), mut at, mut roots) = (chunk_len, range.start, Vec::new()) else {
+        return Ok(None);
+    };
+    for extent in cut {
+        let chunk = at..at.saturating_add(chunk_len).min(range.end);
+        let object = select_object(db, extent.object)?;
+        let object = object.filter(|object| object.len == chunk.end - chunk.start);
+        let root = object.and_then(|object| object.root);
+        let Some(root) = root.filter(|_| extent.range == chunk && extent.offset == 0) else {
+            return Ok(None);
+        };
+        roots.push(root);
+        at = chunk.end;
     }
-    Ok(cut)
+    Ok(match &roots[..] {
+        _ if at != range.end => None,
+        [] => None,
+        [only] => Some(*only),
+        _ => root_of_chunks(roots, chunk_len),
+    })
 }
 
 /// Checks that `cut` together with the bytes already sent covers all of `range`, and that the object is exactly as
@@ -97,12 +110,13 @@ fn check_covers(
 }
 
 fn commit_whole_file(db: &dyn Sql, num: ObjectNum, range: &Range<u64>) -> Result<Vec<ObjectRow>> {
-    let row = object(db, sql_int(num.0)?)?;
-    if row.stored {
-        // The answer to an earlier call was lost. The objects it freed are leftover intents by now.
+    let row = intended_object(db, num)?;
+    row.check_alive()?;
+    if row.is_stored() {
+        // The answer to an earlier call was lost. The objects it freed are dying by now.
         return Ok(Vec::new());
     }
-    let import = import_num(db, &row.import)?;
+    let import = import_num(db, &row.home)?;
     let cut = if range.is_empty() { Vec::new() } else { cut_range(db, import, range)? };
     let sent = uploaded_range(db, sql_int(num.0)?, range.start)?;
     check_covers(&cut, &sent, range, &row)?;
@@ -111,26 +125,13 @@ fn commit_whole_file(db: &dyn Sql, num: ObjectNum, range: &Range<u64>) -> Result
         let whole = Extent { range: range.clone(), object: num, offset: 0 };
         insert_extent(db, import, &whole)?;
     }
-    let sql = "UPDATE objects SET state = 'stored' WHERE num = ?";
-    db.execute(sql, values![sql_int(num.0)?])?;
+    let root = root_of_file(db, import, &cut, range)?;
+    let sql = "UPDATE objects SET state = 'stored', root = ? WHERE num = ?";
+    db.execute(sql, values![root.as_ref(), sql_int(num.0)?])?;
     let mut old: Vec<ObjectNum> = cut.iter().map(|extent| extent.object).collect();
     old.sort_unstable();
     old.dedup();
     release_unused(db, old)
-}
-
-impl Extent {
-    /// The parts of this extent outside `range`: at most one before and one after it.
-    pub(crate) fn without(&self, range: &Range<u64>) -> Vec<Extent> {
-        let Range { start, end } = self.range;
-        let parts = [start..end.min(range.start), start.max(range.end)..end];
-        let part = |part: Range<u64>| Extent {
-            offset: self.offset + (part.start - start),
-            range: part,
-            object: self.object,
-        };
-        parts.into_iter().filter(|part| part.start < part.end).map(part).collect()
-    }
 }
 
 impl Catalog {
@@ -138,7 +139,8 @@ impl Catalog {
     /// has.
     ///
     /// # Errors
-    /// `AlreadyExists` when another object of this storage has the key; `NotFound` when the import does not exist.
+    /// `AlreadyExists` when another object of this storage has the key; `Unavailable` while an earlier object of the
+    /// import under this key is being deleted; `NotFound` when the import does not exist.
     pub async fn intend_named(
         &self,
         import: &ImportId,
@@ -151,7 +153,7 @@ impl Catalog {
     }
 
     /// Records in one transaction that the object `num` is stored and holds `range` of its import, which other
-    /// objects held before. Objects without extents become intents and are returned, to be deleted. Adopted objects
+    /// objects held before. Objects without extents are dying then and are returned, to be deleted. Adopted objects
     /// are only forgotten.
     ///
     /// # Errors
@@ -164,28 +166,13 @@ impl Catalog {
         self.write(move |db| commit_whole_file(db, num, &range)).await
     }
 
-    /// As [`Catalog::drop_object`] for several objects.
-    ///
-    /// # Errors
-    /// When the catalog cannot be written.
-    pub async fn drop_objects(&self, nums: Vec<ObjectNum>) -> Result<()> {
-        self.write(move |db| {
-            let sql = "DELETE FROM objects WHERE num = ?";
-            for num in nums {
-                db.execute(sql, values![sql_int(num.0)?])?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
     /// Whether another import in the same storage has an object under `top`: a folder with its `/`, or a key.
     ///
     /// # Errors
     /// `NotFound` when the import does not exist.
     pub async fn is_used_by_others(&self, import: &ImportId, top: &str) -> Result<bool> {
         let (import, top) = (import.clone(), top.to_owned());
-        let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.import
+        let query = "SELECT 1 FROM objects o JOIN imports i ON i.num = o.home
             WHERE i.num <> ?1 AND i.storage = (SELECT storage FROM imports WHERE num = ?1)
             AND (o.key = ?2 OR ?3 = 1 AND substr(o.key, 1, length(?2)) = ?2) LIMIT 1";
         self.read(move |db| {
@@ -233,7 +220,7 @@ mod tests {
         let shared = stored(&catalog, &id, &[0..30, 60..70]).await;
         let inside = stored(&catalog, &id, std::slice::from_ref(&(30..60))).await;
         let named = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
-        assert!(named.is_new && !named.row.stored);
+        assert!(named.is_new && !named.row.is_stored());
         let again = catalog.intend_named(&id, "x/a", 50, Role::File).await.unwrap();
         assert_eq!((again.is_new, &again.row), (false, &named.row));
         let num = named.row.num;
@@ -280,7 +267,12 @@ mod tests {
         let empty = catalog.intend_named(&id, "x/empty", 0, Role::File).await.unwrap().row.num;
         assert_eq!(catalog.commit_whole_file(empty, 35..35).await.unwrap(), []);
         assert!(
-            catalog.objects(&id).await.unwrap().iter().any(|row| row.num == empty && row.stored)
+            catalog
+                .objects(&id)
+                .await
+                .unwrap()
+                .iter()
+                .any(|row| row.num == empty && row.is_stored())
         );
     }
 

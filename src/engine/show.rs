@@ -72,7 +72,7 @@ impl Engine {
         let whole = FileObjects::of(&objects);
         let adopted = self.adopted_keys(&row, &objects).await?;
         let key = |f: &File| {
-            let object = whole.find(&file_row(f)).filter(|object| object.stored);
+            let object = whole.find(&file_row(f)).filter(|object| object.is_stored());
             let key = object.map(|object| object.key.clone()).filter(|_| f.symlink.is_none());
             key.or_else(|| adopted.get(&f.range.start).filter(|_| !f.range.is_empty()).cloned())
         };
@@ -89,7 +89,7 @@ impl Engine {
         let goal = self.catalog.seed_goal(&row.id).await?.into();
         Ok(ImportInfo {
             files: files.collect(),
-            objects: objects.iter().filter(|o| o.stored && o.role != Role::Manifest).count(),
+            objects: objects.iter().filter(|o| o.is_stored() && o.role != Role::Manifest).count(),
             layout: row.layout,
             packed,
             packed_share: share.min(1.0),

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
         "redact",
         "calendar",
         "clock",
+        "content_root",
         "names",
         "open_files",
         "ranges",

@@ -1,8 +1,8 @@
 //! The port between the catalog and its database: portable statements go in, rows come out.
 //!
 //! Everything above it uses only [`Sql`], so the logic of the catalog exists once, whatever the database is. Below it is
-//! one folder per database, today `sqlite`. A statement above the port uses only what all of them understand: `?1` for
-//! values, `RETURNING`, `ON CONFLICT`, and `"end"` and `"offset"` in quotes. `tests/integration/layers.rs` searches the
+//! one folder per database, today `sqlite`. A statement above the port uses only what all of them understand: `?` or
+//! `?1` for values, `RETURNING`, `ON CONFLICT`, and `"end"` and `"offset"` in quotes. `tests/integration/layers.rs` searches the
 //! statements for words of one database.
 //!
 //! Transactions belong to the database: a read or a write of the catalog is one closure, which gets a `&dyn Sql` and

@@ -155,22 +155,43 @@ pub(in crate::catalog) const MIGRATIONS: &[&str] = &[
         applied_at INTEGER NOT NULL,
         PRIMARY KEY(module, step)
     ) WITHOUT ROWID;
-    CREATE TABLE lease_holders(
-        holder TEXT PRIMARY KEY,
-        process INTEGER NOT NULL,
-        expires_at INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE leases(
-        resource TEXT PRIMARY KEY,
-        token TEXT NOT NULL,
-        holder TEXT NOT NULL REFERENCES lease_holders(holder) ON DELETE CASCADE
-    ) WITHOUT ROWID;
-    CREATE INDEX leases_by_token ON leases(token);
+",
+    // Objects belong to a storage, no longer to one import, so they need a new table: SQLite drops no foreign key. `home`
+    // has none, because the catalog gives an object another home before its import is deleted.
+    "
+    CREATE TABLE storages(num INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    INSERT INTO storages(name) SELECT storage FROM imports GROUP BY storage ORDER BY min(num);
+    CREATE TABLE new_objects(
+        num INTEGER PRIMARY KEY AUTOINCREMENT,
+        storage INTEGER NOT NULL REFERENCES storages(num),
+        home INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        len INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK(state IN ('intent', 'stored', 'dying')),
+        packed INTEGER NOT NULL,
+        role TEXT NOT NULL,
+        format INTEGER NOT NULL DEFAULT 0,
+        header BLOB,
+        root BLOB CHECK(length(root) = 32)
+    );
+    INSERT INTO new_objects(num, storage, home, key, len, state, packed, role)
+        SELECT o.num, s.num, o.import, o.key, o.len, o.state, o.packed, o.role
+        FROM objects o JOIN imports i ON i.num = o.import JOIN storages s ON s.name = i.storage
+        ORDER BY o.num;
+    DELETE FROM sqlite_sequence WHERE name = 'new_objects';
+    INSERT INTO sqlite_sequence(name, seq)
+        SELECT 'new_objects', seq FROM sqlite_sequence WHERE name = 'objects';
+    DROP TABLE objects;
+    ALTER TABLE new_objects RENAME TO objects;
+    CREATE INDEX objects_by_home ON objects(home);
+    CREATE INDEX objects_by_key ON objects(key);
 ",
 ];
 
 /// Migrates the file to the current version and returns the catalog's id.
 pub(in crate::catalog) fn prepare(connection: &mut Connection, path: &Path) -> Result<String> {
+    // A table is replaced by one of the same name, to which others refer.
+    connection.pragma_update(None, "foreign_keys", false).map_err(sql_error)?;
     // Immediate, so that two processes opening a new folder at once do not both create the tables.
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql_error)?;
@@ -183,6 +204,7 @@ pub(in crate::catalog) fn prepare(connection: &mut Connection, path: &Path) -> R
     tx.execute("INSERT OR IGNORE INTO meta VALUES('catalog_id', ?)", [fresh]).map_err(sql_error)?;
     let id = catalog_id(&tx, path)?;
     tx.commit().map_err(sql_error)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(sql_error)?;
     if (1..MIGRATIONS.len()).contains(&version) {
         vacuum_if_sparse(connection);
     }

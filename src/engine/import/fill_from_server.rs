@@ -58,7 +58,9 @@ impl ImportJob {
         let sink: SharedSink = sink;
         let direct = files.as_ref().map(UnpublishedFiles::direct);
         let publishing = files.map(|files| spawn_publishing(files, &sink));
-        let writer = Arc::new(self.writer(opened.view(), sink, direct, publishing.clone()));
+        let roots = HashMap::new();
+        let writer = self.writer(opened.view(), roots, sink, direct, publishing.clone());
+        let writer = Arc::new(writer);
         let progress = Arc::new(FetchProgress::default());
         let span = tracing::info_span!("import", id = %opened.row.id);
         let is_live = found.is_live();

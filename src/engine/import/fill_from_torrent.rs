@@ -1,6 +1,6 @@
 //! Fills an import from a torrent: connects session, [`ImportWriter`] and [`Download`], and records the result.
 
-use std::{convert::Infallible, future::pending, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, future::pending, ops::Range, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::Instrument as _;
@@ -9,6 +9,7 @@ use super::publish::{SharedSink, UnpublishedFiles, spawn_publishing};
 use super::{ImportJob, ImportView, OpenTorrentImport};
 use crate::{
     catalog::{ImportRow, ImportState, LayoutKind},
+    content_root::Root,
     engine::{
         FLUSH_TIMEOUT, ImportSettings,
         plan::{selected_bytes, selected_files},
@@ -56,7 +57,9 @@ impl ImportJob {
         let sink: SharedSink = sink.into();
         let direct = files.as_ref().map(UnpublishedFiles::direct);
         let publishing = files.map(|files| spawn_publishing(files, &sink));
-        let writer = Arc::new(self.writer(opened.view(), sink, direct, publishing.clone()));
+        let roots = known_roots(&opened);
+        let writer = self.writer(opened.view(), roots, sink, direct, publishing.clone());
+        let writer = Arc::new(writer);
         let (store, cache) = (Arc::clone(&opened.store), Arc::clone(&self.engine.cache));
         let content = Content::new(opened.meta.clone(), store, cache, Some(Arc::clone(&writer)));
         torrent.attach(content);
@@ -114,6 +117,7 @@ impl ImportJob {
     pub(in crate::engine) fn writer(
         &self,
         import: ImportView<'_>,
+        known_roots: HashMap<u64, Root>,
         sink: SharedSink,
         direct: Option<DirectFiles>,
         publishing: Option<Arc<BackgroundPublisher>>,
@@ -121,6 +125,7 @@ impl ImportJob {
         let options = WriterOptions {
             upload_concurrency: self.storage.upload_concurrency,
             direct,
+            known_roots,
             ..WriterOptions::default()
         };
         let sink = move |event| {
@@ -296,6 +301,14 @@ async fn apply_settings(
             return pending().await;
         }
     }
+}
+
+/// The content roots of chunks, as far as the torrent tells them.
+fn known_roots(opened: &OpenTorrentImport) -> HashMap<u64, Root> {
+    let root = |(chunk, width): (&Range<u64>, u64)| {
+        Some((chunk.start, opened.meta.content_root(chunk, width)?))
+    };
+    opened.store.layout().rooted_chunks().filter_map(root).collect()
 }
 
 /// Reports that an import has started, with the addresses that peers can reach.

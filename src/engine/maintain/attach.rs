@@ -10,7 +10,7 @@ use crate::{
     names,
     storage::recover::{
         attach::{FoundImport, Survey, survey},
-        manifest::Manifest,
+        manifest::{Manifest, ManifestObject},
     },
     torrents::metainfo::Metainfo,
 };
@@ -118,7 +118,8 @@ impl Engine {
         }
         // Two imports with the same objects would delete each other's. So the import is refused also when the same
         // storage is known by another name. Its manifests tell that where all objects have names of files.
-        let own = manifest.objects.iter().filter(|object| object.role != Role::Adopted);
+        let is_own = |object: &&ManifestObject| object.role != Role::Adopted && !object.shared;
+        let own = manifest.objects.iter().filter(is_own);
         let manifests = found.manifests.iter().map(|(key, _)| key.as_str());
         let keys = own.map(|object| object.key.as_str()).chain(manifests);
         let states =

@@ -28,7 +28,7 @@ impl Engine {
             return Ok(RemoveSummary { objects: 0, bytes: 0 });
         }
         objects.retain(|object| !matches!(object.role, Role::Manifest | Role::Adopted));
-        let stored = objects.iter().filter(|o| o.stored);
+        let stored = objects.iter().filter(|o| o.is_stored());
         Ok(RemoveSummary { objects: objects.len(), bytes: stored.map(|o| o.len).sum() })
     }
 
@@ -82,7 +82,7 @@ impl Engine {
     async fn claim_leftovers(&self) -> Result<(BTreeSet<ImportId>, Claim)> {
         let intents = self.catalog.leftover_intents().await?;
         let removing = self.catalog.list_in_state(ImportState::Removing).await?;
-        let intents = intents.into_iter().map(|intent| intent.import);
+        let intents = intents.into_iter().map(|intent| intent.home);
         let imports: BTreeSet<ImportId> =
             intents.chain(removing.into_iter().map(|row| row.id)).collect();
         let (claim, idle) = self.running.claim_free(Purpose::Sweep, imports).await?;

@@ -132,7 +132,7 @@ impl Engine {
         backend: &dyn StorageBackend,
     ) -> Result<Vec<Range<u64>>> {
         let mut objects = self.catalog.objects(&row.id).await?;
-        objects.retain(|object| object.stored && object.role != Role::Manifest);
+        objects.retain(|object| object.is_stored() && object.role != Role::Manifest);
         let expected: Vec<_> = objects.iter().map(|o| (o.key.as_str(), o.len)).collect();
         let absent = find_missing(backend, &expected).await?;
         let mut absent: HashSet<ObjectNum> = absent.into_iter().map(|n| objects[n].num).collect();

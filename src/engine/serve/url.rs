@@ -28,7 +28,7 @@ impl Engine {
         let row = self.catalog.find(import_ref).await?;
         let selected = publishable_files(&self.files_of(&row).await?, row.selected.as_deref());
         let objects = FileObjects::of(&self.catalog.objects(&row.id).await?);
-        let published = |file: &FileRow| objects.find(file).filter(|object| object.stored);
+        let published = |file: &FileRow| objects.find(file).filter(|object| object.is_stored());
         let files = match path {
             Some(_) => vec![find_file(&row, &self.catalog.files(&row.id).await?, path)?.clone()],
             None => selected.into_iter().filter(|file| published(file).is_some()).collect(),

@@ -57,7 +57,7 @@ impl DirectFiles {
         let Some(file) = whole else { return Ok(None) };
         let row = self.publisher.reserve_name(file).await?.row;
         // Bytes of a stored file arrive again only when its object was lost outside of bae.
-        Ok((!row.stored).then_some(row))
+        Ok((!row.is_stored()).then_some(row))
     }
 
     /// Records that the object is committed.

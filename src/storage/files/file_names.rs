@@ -160,7 +160,7 @@ impl FileObjects {
     /// The paths, including folders, whose names stored objects have. `top` is the first part of the import's paths.
     pub(super) fn stored_paths(&self, top: &str) -> HashSet<String> {
         let mut paths = HashSet::new();
-        for (key, _) in self.by_key.iter().filter(|(_, object)| object.stored) {
+        for (key, _) in self.by_key.iter().filter(|(_, object)| object.is_stored()) {
             let path = match key.split_once('/') {
                 Some((_, rest)) => format!("{top}/{rest}"),
                 None => key.clone(),
@@ -317,12 +317,14 @@ mod tests {
     fn object() -> ObjectRow {
         ObjectRow {
             num: crate::catalog::ObjectNum(1),
-            import: "9c4e01ab".parse().unwrap(),
+            home: "9c4e01ab".parse().unwrap(),
             key: String::new(),
             role: Role::File,
             len: 1,
-            stored: true,
+            state: crate::catalog::ObjectState::Stored,
             packed: false,
+            encoding: crate::catalog::Encoding::default(),
+            root: None,
         }
     }
 

@@ -3,8 +3,8 @@
 //! The order of steps keeps an extent for every byte, wherever a crash happens:
 //! 1. The name is recorded as an intent.
 //! 2. The object is made of the stored bytes. The storage copies them itself where it can.
-//! 3. One transaction moves the file's extents to the new object, and turns objects that hold nothing any more into
-//!    intents.
+//! 3. One transaction moves the file's extents to the new object, and marks objects that hold nothing any more as
+//!    dying.
 //! 4. Readers see the new extents.
 //! 5. The emptied objects are deleted.
 //!
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     backends::{CopySupport, Key, MultipartUpload, Payload, StorageBackend},
-    catalog::{Catalog, FileRow, NamedIntent, ObjectRow, Role},
+    catalog::{Catalog, FileRow, NamedIntent, ObjectRow, ObjectState, Role},
     error::{Error, Kind, Result},
     memory::BLOCK_LEN,
     storage::{ImportReader, ImportStore, Pressure, sweep::delete_freed},
@@ -99,7 +99,7 @@ impl Publisher {
     ) -> Result<Arc<Self>> {
         let objects = catalog.objects(reader.store().id()).await?;
         let file_objects = FileObjects::of(&objects);
-        let is_leftover = |object: &ObjectRow| object.role == Role::Chunk && !object.stored;
+        let is_leftover = |object: &ObjectRow| object.role == Role::Chunk && !object.is_stored();
         Ok(Arc::new(Self {
             reader,
             catalog,
@@ -160,7 +160,7 @@ impl Publisher {
     #[must_use]
     pub fn is_published(&self, file: &FileRow) -> bool {
         let named = self.file_objects.lock().find(file).cloned();
-        named.is_some_and(|object| object.stored && self.holds_all(&object, &range_of(file)))
+        named.is_some_and(|object| object.is_stored() && self.holds_all(&object, &range_of(file)))
     }
 
     /// Whether all of the file is in `object`: after a repair, parts of it may be in chunks again.
@@ -205,10 +205,10 @@ impl Publisher {
             return Ok(done);
         }
         let NamedIntent { row, is_new: new } = self.reserve_name(file).await?;
-        if row.stored && self.holds_all(&row, &range) {
+        if row.is_stored() && self.holds_all(&row, &range) {
             return Ok(Published::default());
         }
-        let NamedIntent { row, is_new: new } = match row.stored {
+        let NamedIntent { row, is_new: new } = match row.is_stored() {
             true => self.release_name(file, &range).await?,
             false => NamedIntent { row, is_new: new },
         };
@@ -239,7 +239,7 @@ impl Publisher {
             self.store().layout().chunk_len(),
             capabilities,
         )?;
-        if self.file_objects.lock().find(file).is_some_and(|object| object.stored) {
+        if self.file_objects.lock().find(file).is_some_and(ObjectRow::is_stored) {
             return None;
         }
         let mut uploads = self.uploads.lock();
@@ -256,7 +256,7 @@ impl Publisher {
     ) -> Result<ObjectRow> {
         let known = self.file_objects.lock().find(file).cloned();
         match known {
-            Some(row) if reserved => Ok(row),
+            Some(row) if reserved && row.state != ObjectState::Dying => Ok(row),
             _ => self.reserve_name(file).await.map(|named| named.row),
         }
     }
@@ -279,16 +279,19 @@ impl Publisher {
 
     /// Records that the object of a file is committed.
     pub(super) fn record_stored(&self, row: &ObjectRow) {
-        self.file_objects.lock().insert(ObjectRow { stored: true, ..row.clone() });
+        self.file_objects.lock().insert(ObjectRow { state: ObjectState::Stored, ..row.clone() });
     }
 
     /// Records the key of a file as an intent, after a check that no other object has it.
     pub(super) async fn reserve_name(&self, file: &FileRow) -> Result<NamedIntent> {
         let folder = self.folder.get_or_try_init(|| self.decide_folder(file)).await?;
         let key = folder.key(file, &self.renamed())?;
-        let known = self.file_objects.lock().get(&key);
+        let mut known = self.file_objects.lock().get(&key);
+        if let Some(dying) = known.take_if(|row| row.state == ObjectState::Dying) {
+            self.finish_deletion(dying, &key).await?;
+        }
         if let Some(row) = known {
-            if !row.stored && self.backend().head(&key).await?.is_some() {
+            if !row.is_stored() && self.backend().head(&key).await?.is_some() {
                 // Made by an earlier try that did not record it. Its content is unknown.
                 self.backend().delete(&key).await?;
             }
@@ -303,6 +306,15 @@ impl Publisher {
         let named = self.catalog.intend_named(id, key.as_str(), file.len, Role::File).await?;
         self.file_objects.lock().insert(named.row.clone());
         Ok(named)
+    }
+
+    /// Deletes an object that an earlier run has freed, so that its name can be used again.
+    async fn finish_deletion(&self, dying: ObjectRow, key: &Key) -> Result<()> {
+        abort_uploads(self.backend(), key).await?;
+        self.backend().delete(key).await?;
+        self.catalog.drop_object(dying.num).await?;
+        self.file_objects.lock().forget(&[dying]);
+        Ok(())
     }
 
     /// The torrent's own name, unless another import or object has it. Decided with the first file; later runs read it

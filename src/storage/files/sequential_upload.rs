@@ -143,7 +143,7 @@ impl SequentialUpload {
         let store = publisher.store();
         let row =
             publisher.object_row(file, store.uploaded_range_at(self.file.start).is_some()).await?;
-        if row.stored {
+        if row.is_stored() {
             // A repair left holes in a file that is an object already: it is made again from chunks.
             return Err(Error::new(Kind::Unsupported, "the file is an object already"));
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     backends::{Key, Payload, StorageBackend},
     catalog::{Catalog, Extent, ImportContents, ImportId, ImportRow, ObjectNum, ObjectRow, Role},
-    error::Result,
+    error::{Error, Kind, Result},
     ranges::RangeSet,
     storage::map::stored_run::StoredRun,
 };
@@ -97,6 +97,10 @@ impl Durable {
     }
 
     fn add_object(&mut self, object: &ObjectRow) -> Result<()> {
+        if object.encoding.format != 0 {
+            let text = format!("object {} has format {}", object.key, object.encoding.format);
+            return Err(Error::new(Kind::Unsupported, text).hint("update bae"));
+        }
         let ObjectRow { num, len, packed, .. } = *object;
         let stored = StoredObject { key: Key::new(&object.key)?, len, packed };
         self.objects.insert(num, stored);
@@ -158,7 +162,7 @@ impl ImportStore {
         contents: ImportContents,
         backend: Arc<dyn StorageBackend>,
     ) -> Result<Arc<Self>> {
-        let context = |e: crate::error::Error| e.with_context(format_args!("import {}", row.id));
+        let context = |e: Error| e.with_context(format_args!("import {}", row.id));
         let backend = detect_changes(backend, contents.adopted).map_err(context)?;
         // The import may have grown since its row was read.
         let len = contents.files.last().map_or(0, |file| file.start.saturating_add(file.len));
@@ -169,7 +173,7 @@ impl ImportStore {
             extents.entry(extent.object).or_default().push(extent);
         }
         let mut durable = Durable::default();
-        let holds = |object: &&ObjectRow| object.stored && object.role != Role::Manifest;
+        let holds = |object: &&ObjectRow| object.is_stored() && object.role != Role::Manifest;
         for object in contents.objects.iter().filter(holds) {
             let extents = extents.remove(&object.num).unwrap_or_default();
             durable.add(object, extents).map_err(context)?;

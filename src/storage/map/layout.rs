@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::{
     catalog::{FileRow, LayoutKind},
+    content_root::subtree_width,
     error::{Error, Kind, Result},
     ranges::RangeSet,
     units::MIB,
@@ -38,6 +39,16 @@ pub struct Layout {
     pads: RangeSet,
     /// Sorted and disjoint. A chunk with several files may have padding inside, never at its ends.
     chunks: Vec<Range<u64>>,
+    /// For each chunk the width of its tree of hashes, if it belongs to one file; 0 if it has no content root.
+    root_widths: Vec<u32>,
+}
+
+/// A chunk of small files that is being filled.
+struct SharedChunk {
+    range: Range<u64>,
+    /// The number of bytes in it without padding.
+    filled: u64,
+    files: usize,
 }
 
 impl Layout {
@@ -55,10 +66,10 @@ impl Layout {
         if chunk_len == 0 {
             return invalid("the chunk length is 0".into());
         }
-        let mut layout = Self { len, chunk_len, pads: RangeSet::new(), chunks: Vec::new() };
+        let (pads, chunks, root_widths) = (RangeSet::new(), Vec::new(), Vec::new());
+        let mut layout = Self { len, chunk_len, pads, chunks, root_widths };
         let mut at = 0;
-        // The chunk of small files being filled, and the number of bytes in it without padding.
-        let mut shared: Option<(Range<u64>, u64)> = None;
+        let mut shared: Option<SharedChunk> = None;
         for FileSpan { range, pad } in spans {
             if range.start != at || range.end < at {
                 let Range { start, end } = range;
@@ -74,7 +85,7 @@ impl Layout {
                 layout.add_file(range, &mut shared, unshared);
             }
         }
-        layout.chunks.extend(shared.map(|(chunk, _)| chunk));
+        layout.end_shared(&mut shared);
         if at == len {
             return Ok(layout);
         }
@@ -86,30 +97,55 @@ impl Layout {
         len < SMALL_FILE && len <= self.chunk_len
     }
 
-    fn add_file(
-        &mut self,
-        file: Range<u64>,
-        shared: &mut Option<(Range<u64>, u64)>,
-        unshared: bool,
-    ) {
+    fn add_file(&mut self, file: Range<u64>, shared: &mut Option<SharedChunk>, unshared: bool) {
         let len = file.end - file.start;
         if !unshared {
             match shared {
-                Some((chunk, filled)) if *filled + len <= self.chunk_len => {
-                    chunk.end = file.end;
-                    *filled += len;
+                Some(chunk) if chunk.filled + len <= self.chunk_len => {
+                    chunk.range.end = file.end;
+                    chunk.filled += len;
+                    chunk.files += 1;
                 }
-                _ => self.chunks.extend(shared.replace((file, len)).map(|(chunk, _)| chunk)),
+                _ => {
+                    self.end_shared(shared);
+                    *shared = Some(SharedChunk { range: file, filled: len, files: 1 });
+                }
             }
             return;
         }
-        self.chunks.extend(shared.take().map(|(chunk, _)| chunk));
+        self.end_shared(shared);
+        // A file of one chunk has a tree of its own. The chunks of a longer file are subtrees of its tree.
+        let width = if len <= self.chunk_len { Some(1) } else { subtree_width(self.chunk_len) };
+        let width = width.and_then(|width| u32::try_from(width).ok()).unwrap_or(0);
         let mut start = file.start;
         while start < file.end {
             let end = start.saturating_add(self.chunk_len).min(file.end);
             self.chunks.push(start..end);
+            self.root_widths.push(width);
             start = end;
         }
+    }
+
+    fn end_shared(&mut self, shared: &mut Option<SharedChunk>) {
+        if let Some(chunk) = shared.take() {
+            self.chunks.push(chunk.range);
+            self.root_widths.push(u32::from(chunk.files == 1));
+        }
+    }
+
+    /// The width for [`RootHasher::finish`](crate::content_root::RootHasher::finish), if `run` is one whole chunk of one
+    /// file.
+    #[must_use]
+    pub fn root_width(&self, run: &Range<u64>) -> Option<u64> {
+        let index = self.chunk_at(run.start).filter(|index| self.chunks[*index] == *run)?;
+        let width = self.root_widths[index];
+        (width > 0).then_some(width.into())
+    }
+
+    /// The whole chunks of one file, and the widths of their trees.
+    pub fn rooted_chunks(&self) -> impl Iterator<Item = (&Range<u64>, u64)> {
+        let chunks = self.chunks.iter().zip(&self.root_widths);
+        chunks.filter(|(_, width)| **width > 0).map(|(chunk, width)| (chunk, (*width).into()))
     }
 
     /// The length in bytes, padding included.

@@ -167,13 +167,15 @@ impl Sweep<'_> {
         Ok(removed)
     }
 
-    /// Deletes the objects of intents, and the rows of those that are gone.
+    /// Marks intents as dying, deletes their objects, and the rows of those that are gone.
     async fn remove_intents(
         &self,
         intents: &[ObjectRow],
         batch: &mut BatchDelete<'_>,
     ) -> Result<()> {
-        for (intent, state) in self.with_states(intents).await? {
+        // A put of one of them that is still in flight cannot be committed from now on.
+        let dying = self.catalog.mark_dying(intents.iter().map(|intent| intent.num).collect());
+        for (intent, state) in self.with_states(&dying.await?).await? {
             if state == KeyState::Protected {
                 // Another object has the name now: only the row is deleted.
                 batch.deleted.nums.push(intent.num);
@@ -220,8 +222,8 @@ impl Sweep<'_> {
     async fn intents(&self) -> Result<Vec<ObjectRow>> {
         let mut by_import: BTreeMap<ImportId, Vec<ObjectRow>> = BTreeMap::new();
         for intent in self.catalog.leftover_intents().await? {
-            if intent.role != Role::Adopted && self.is_idle(&intent.import) {
-                by_import.entry(intent.import.clone()).or_default().push(intent);
+            if intent.role != Role::Adopted && self.is_idle(&intent.home) {
+                by_import.entry(intent.home.clone()).or_default().push(intent);
             }
         }
         let mut intents = Vec::new();
@@ -268,7 +270,7 @@ async fn uploads_of_files(
     objects: &[ObjectRow],
 ) -> Result<Vec<UnfinishedUpload>> {
     let mut uploads = Vec::new();
-    for file in objects.iter().filter(|object| object.role == Role::File && !object.stored) {
+    for file in objects.iter().filter(|object| object.role == Role::File && !object.is_stored()) {
         let found = list_unfinished(backend, &file.key).await?;
         uploads.extend(found.into_iter().filter(|upload| upload.key.as_str() == file.key));
     }

@@ -10,8 +10,9 @@ use crate::{
     storage::map::generated_key::GeneratedKey,
 };
 
-/// Removes an import in this order: it is hidden, then its manifests, its uploads and objects, and its rows are
-/// deleted. So a crash leaves an import that the next sweep finishes, and never a manifest that names deleted objects.
+/// Removes an import in this order: it is hidden, and what no other import refers to is marked as dying; then its
+/// manifests, its uploads and objects, and its rows are deleted. So a crash leaves an import that the next sweep
+/// finishes, and never a manifest that names deleted objects.
 /// What cannot be deleted keeps its row, and the import stays in [`ImportState::Removing`].
 ///
 /// Objects that belong to the user are not deleted, only removed from the catalog.
@@ -31,23 +32,24 @@ pub async fn remove_import(
         return catalog.set_state(&row.id, ImportState::Kept).await;
     }
     catalog.set_state(&row.id, ImportState::Removing).await?;
-    let objects = catalog.objects(&row.id).await?;
-    let ours = objects.into_iter().filter(|object| object.role != Role::Adopted);
+    let mut unfinished = catalog.objects(&row.id).await?;
+    unfinished.retain(|object| !object.is_stored());
+    let dying = catalog.release_import(&row.id).await?;
     let (manifests, objects): (Vec<_>, Vec<_>) =
-        ours.partition(|object| object.role == Role::Manifest);
+        dying.into_iter().partition(|object| object.role == Role::Manifest);
     let context = format!("import {}", row.id);
     delete(catalog, backend, &manifests)
         .await?
         .into_result(manifests.len(), "manifests")
         .map_err(|e| e.with_context(&context))?;
-    let mut failures = abort_uploads(backend, catalog, row, &objects).await;
+    let mut failures = abort_uploads(backend, catalog, row, &objects, &unfinished).await;
     failures.append(delete(catalog, backend, &objects).await?);
     failures.into_result(objects.len(), "objects").map_err(|e| e.with_context(&context))?;
     catalog.delete_import(&row.id).await
 }
 
 /// Deletes objects that a repair or a publishing emptied, if they are still empty, with their rows. What cannot be
-/// deleted stays an intent, which the sweep finds.
+/// deleted stays dying, and the sweep finds it.
 ///
 /// # Errors
 /// How many objects are left, and the first reason; or the error of the catalog.
@@ -57,15 +59,17 @@ pub async fn delete_freed(
     import: &ImportId,
     freed: &[ObjectRow],
 ) -> Result<()> {
-    let nums: BTreeSet<_> = freed.iter().map(|object| object.num).collect();
-    let mut now = catalog.objects(import).await?;
+    let dying = catalog.mark_dying(freed.iter().map(|object| object.num).collect()).await?;
+    if dying.is_empty() {
+        return Ok(());
+    }
     // A key that was taken again belongs to an object that holds bytes.
-    let used: BTreeSet<_> =
-        now.iter().filter(|object| object.stored).map(|object| object.key.clone()).collect();
-    now.retain(|object| {
-        nums.contains(&object.num) && !object.stored && !used.contains(&object.key)
-    });
-    delete(catalog, backend, &now).await?.into_result(now.len(), "replaced objects")
+    let mut named = catalog.objects(import).await?;
+    named.retain(ObjectRow::is_stored);
+    let used: BTreeSet<_> = named.iter().map(|object| object.key.as_str()).collect();
+    let dying: Vec<_> =
+        dying.into_iter().filter(|object| !used.contains(object.key.as_str())).collect();
+    delete(catalog, backend, &dying).await?.into_result(dying.len(), "replaced objects")
 }
 
 /// Deletes objects, and the rows of those that are gone.
@@ -90,6 +94,7 @@ async fn abort_uploads(
     catalog: &Catalog,
     row: &ImportRow,
     objects: &[ObjectRow],
+    unfinished: &[ObjectRow],
 ) -> Failures {
     let mut failures = Failures::default();
     let keys = objects.iter().filter_map(|object| GeneratedKey::parse(&object.key));
@@ -102,7 +107,7 @@ async fn abort_uploads(
             Err(e) => failures.add(e),
         }
     }
-    match uploads_of_files(backend, objects).await {
+    match uploads_of_files(backend, unfinished).await {
         Ok(found) => uploads.extend(found),
         Err(e) => failures.add(e),
     }

@@ -29,8 +29,8 @@ use crate::{
         Payload, StorageBackend, UnfinishedUpload, UploadLayout, list_all,
     },
     catalog::{
-        Catalog, ExistingObject, Extent, FileRow, ImportRow, ImportState, ImportWithObjects,
-        NewImport, Role,
+        Catalog, Encoding, ExistingObject, Extent, FileRow, ImportRow, ImportState,
+        ImportWithObjects, NewImport, Role,
     },
     error::{Error, Kind, Result},
     storage::{
@@ -452,6 +452,9 @@ async fn a_hundred_thousand_objects_are_swept_with_one_listing_and_one_delete_ea
         packed: false,
         extents: vec![(n..n + 1, 0)],
         tag: None,
+        encoding: Encoding::default(),
+        root: None,
+        shared: false,
     };
     let attached = ImportWithObjects {
         id: id.parse().unwrap(),

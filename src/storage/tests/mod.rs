@@ -175,7 +175,7 @@ impl Rig {
         for object in self.catalog.objects(&self.row.id).await.unwrap() {
             let is_generated = object.key.starts_with(&self.catalog.key_prefix());
             assert_eq!(is_generated, object.role != Role::File, "{}", object.key);
-            if object.stored {
+            if object.is_stored() {
                 let key = Key::new(&object.key).unwrap();
                 let stored_len = self.backend.inner().head(&key).await.unwrap();
                 assert_eq!(stored_len, Some(object.len), "object {key}");

@@ -1,6 +1,7 @@
 //! Uploads one object in three steps, each retried until it succeeds: intent, PUT, commit.
 
 use std::{
+    collections::HashMap,
     ops::Range,
     sync::{
         Arc,
@@ -15,8 +16,9 @@ use super::{
     pressure::{InFlightBytes, Pressure},
 };
 use crate::{
-    backends::Key,
+    backends::{Key, Payload},
     catalog::{Catalog, Extent, FileRow, ObjectNum, ObjectRow, Role},
+    content_root::{Root, RootHasher},
     error::{Error, Result},
     storage::{
         files::{
@@ -27,6 +29,9 @@ use crate::{
         retry_loop::{FailureTracker, RetryLoop},
     },
 };
+
+/// The blocks that are hashed at once: 1 MiB, which takes less than a millisecond.
+const BLOCKS_PER_STEP: usize = 64;
 
 /// An event of a writer.
 #[derive(Debug)]
@@ -54,6 +59,7 @@ pub(super) struct Uploader {
     pub(in crate::storage) catalog: Catalog,
     pub(in crate::storage) pressure: Arc<Pressure>,
     pub(in crate::storage) direct: Option<DirectFiles>,
+    pub(in crate::storage) known_roots: HashMap<u64, Root>,
     pub(in crate::storage) failures: FailureTracker,
     pub(in crate::storage) stored_total: AtomicU64,
 }
@@ -138,9 +144,10 @@ impl Uploader {
         let key = Key::new(&object.key).expect("the catalog stores only valid keys");
         let span = tracing::info_span!("upload", object = %key, len);
         let backend = self.store.backend();
-        retry.until_ok(|| backend.put(&key, payload.clone())).instrument(span).await;
+        let put = retry.until_ok(|| backend.put(&key, payload.clone())).instrument(span);
+        let ((), root) = tokio::join!(put, self.content_root(&plan, &payload));
         let extents = extents(&plan.runs, object.num);
-        retry.until_ok(|| catalog.commit_object(object.num, extents.clone())).await;
+        retry.until_ok(|| catalog.commit_with_root(object.num, extents.clone(), root)).await;
         drop(payload);
         // ANCHOR_END: three_steps
         if let (Role::File, Some(direct)) = (object.role, &self.direct) {
@@ -150,6 +157,24 @@ impl Uploader {
         drop(in_flight);
         self.stored_total.fetch_add(len, Ordering::Relaxed);
         self.failures.emit(WriterEvent::Durable(plan.runs));
+    }
+
+    /// The content root of a whole chunk of one file. Computed in steps while the object is put, so that neither other
+    /// tasks nor the put wait for it.
+    async fn content_root(&self, plan: &ObjectPlan, payload: &Payload) -> Option<Root> {
+        let [run] = &plan.runs[..] else { return None };
+        let width = self.store.layout().root_width(run)?;
+        if let Some(known) = self.known_roots.get(&run.start) {
+            return Some(*known);
+        }
+        let mut hasher = RootHasher::default();
+        for (number, block) in payload.buffers().iter().enumerate() {
+            hasher.update(block);
+            if number % BLOCKS_PER_STEP == BLOCKS_PER_STEP - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Some(hasher.finish(width))
     }
 
     /// Records the intent: under the file's own name if the plan is one whole file, else under a chunk key.

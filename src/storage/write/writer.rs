@@ -37,6 +37,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
+    content_root::Root,
     error::{Error, Kind, Result},
     ranges::RangeSet,
     storage::{
@@ -61,11 +62,18 @@ pub struct WriterOptions {
     pub retry_base: Duration,
     /// Set where files become objects of their own.
     pub direct: Option<DirectFiles>,
+    /// The content roots of chunks that are known before their bytes, by the start of the chunk.
+    pub known_roots: HashMap<u64, Root>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { upload_concurrency: 3, retry_base: Duration::from_secs(1), direct: None }
+        Self {
+            upload_concurrency: 3,
+            retry_base: Duration::from_secs(1),
+            direct: None,
+            known_roots: HashMap::new(),
+        }
     }
 }
 
@@ -117,6 +125,7 @@ impl ImportWriter {
             catalog,
             pressure,
             direct: options.direct,
+            known_roots: options.known_roots,
             stored_total: AtomicU64::new(0),
         });
         let (commands, queue) = mpsc::unbounded_channel();

@@ -3,63 +3,31 @@
 //! A tree is padded to a power of two with leaves of 32 zero bytes. A file no longer than a piece is padded only to its
 //! own next power of two. In a longer file every piece, including the last, is padded to the blocks of a whole piece.
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use crate::content_root::{tree, zeros};
 
-/// A node of a tree. A leaf is the SHA-256 of a block.
-pub type Hash = [u8; 32];
-
-/// Number of bytes under one leaf.
-pub const BLOCK_LEN: u64 = 16 * 1024;
+pub use crate::content_root::{LEAF_LEN as BLOCK_LEN, Root as Hash, sha256};
 
 /// The root of a file no longer than a piece, from the hashes of its blocks.
 #[must_use]
 pub fn small_file_root(blocks: &[Hash]) -> Hash {
-    root(blocks, blocks.len(), [0; 32])
+    tree(blocks.to_vec(), 1, [0; 32])
 }
 
 /// The root of one piece of a longer file, from the hashes of its blocks. The last piece may have fewer blocks.
 #[must_use]
 pub fn piece_root(blocks: &[Hash], piece_length: u32) -> Hash {
-    root(blocks, blocks_per_piece(piece_length), [0; 32])
+    tree(blocks.to_vec(), blocks_per_piece(piece_length), [0; 32])
 }
 
 /// The root of a file longer than a piece, from its piece layer (the roots of its pieces in order).
 #[must_use]
 pub fn file_root(layer: &[Hash], piece_length: u32) -> Hash {
-    root(layer, layer.len(), root(&[], blocks_per_piece(piece_length), [0; 32]))
+    tree(layer.to_vec(), 1, zeros(blocks_per_piece(piece_length)))
 }
 
-fn blocks_per_piece(piece_length: u32) -> usize {
-    usize::try_from(u64::from(piece_length).div_ceil(BLOCK_LEN)).expect("at most 2^18 blocks")
-}
-
-/// The root over `nodes`, padded with `pad` to `width` (rounded up to a power of two). The padding is never built: one
-/// hash per level stands for all of it, so the cost depends on `nodes` and not on `width`.
-fn root(nodes: &[Hash], width: usize, mut pad: Hash) -> Hash {
-    let mut width = width.max(nodes.len()).max(1).next_power_of_two();
-    let mut level = nodes.to_vec();
-    while width > 1 {
-        for i in 0..level.len().div_ceil(2) {
-            level[i] = join(&level[2 * i], level.get(2 * i + 1).unwrap_or(&pad));
-        }
-        level.truncate(level.len().div_ceil(2));
-        pad = join(&pad, &pad);
-        width /= 2;
-    }
-    level.first().copied().unwrap_or(pad)
-}
-
-fn join(left: &Hash, right: &Hash) -> Hash {
-    let mut both = Context::new(&SHA256);
-    both.update(left);
-    both.update(right);
-    to_array(both.finish().as_ref())
-}
-
-/// The SHA-256 of `data`.
-#[must_use]
-pub fn sha256(data: &[u8]) -> Hash {
-    to_array(digest(&SHA256, data).as_ref())
+/// The blocks under the root of a whole piece.
+pub(super) fn blocks_per_piece(piece_length: u32) -> u64 {
+    u64::from(piece_length).div_ceil(BLOCK_LEN)
 }
 
 pub(super) fn to_array<const N: usize>(digest: &[u8]) -> [u8; N] {

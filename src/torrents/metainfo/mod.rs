@@ -8,6 +8,7 @@
 pub mod bencode;
 pub(super) mod catalog_names;
 pub mod check;
+mod content_roots;
 pub mod file_layout;
 pub(super) mod geometry;
 pub mod merkle;

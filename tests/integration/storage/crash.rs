@@ -155,7 +155,7 @@ fn no_extent_names_a_missing_object_after_a_kill() {
         extent_count += extents.len();
         for extent in extents {
             let object = objects.iter().find(|o| o.num == extent.object).unwrap();
-            assert!(object.stored, "step {step}: {object:?} was never committed");
+            assert!(object.is_stored(), "step {step}: {object:?} was never committed");
             let file = std::fs::metadata(bae.storage_dir().join(&object.key)).unwrap();
             assert_eq!(file.len(), object.len, "step {step}: {object:?}");
             assert!(extent.offset + extent.range.end - extent.range.start <= object.len);

@@ -21,8 +21,8 @@ use self::hashing::CandidateHasher;
 use crate::{
     backends::{Key, ObjectVersion},
     catalog::{
-        ExistingObject, FileRow, ImportId, ImportState, ImportWithObjects, LayoutKind, NewImport,
-        Role,
+        Encoding, ExistingObject, FileRow, ImportId, ImportState, ImportWithObjects, LayoutKind,
+        NewImport, Role,
     },
     engine::{
         DownloadOptions, Engine, ProgressFn,
@@ -373,5 +373,8 @@ fn adopted_object(candidate: &Candidate, verified: &RangeSet) -> ExistingObject 
         packed: false,
         extents: held.map(|range| (range.clone(), range.start - start)).collect(),
         tag: candidate.tag.clone(),
+        encoding: Encoding::default(),
+        root: None,
+        shared: false,
     }
 }

@@ -58,6 +58,9 @@ impl FoundImport {
             packed: object.packed,
             extents: object.extents,
             tag: object.tag,
+            encoding: object.encoding,
+            root: object.root,
+            shared: object.shared,
         };
         ImportWithObjects {
             id: manifest.import,

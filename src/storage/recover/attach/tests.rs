@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     backends::{Faulty, MemoryBackend, Payload},
-    catalog::{Catalog, FileRow, ImportRow, LayoutKind, ObjectNum, Role},
+    catalog::{Catalog, Encoding, FileRow, ImportRow, LayoutKind, ObjectNum, Role},
     storage::{
         recover::manifest::write_manifest,
         sweep::{Sweep, remove_import},
@@ -66,7 +66,17 @@ fn attached_import(stored_state: &StoredState, catalog: &Catalog) -> ImportWithO
             false => (format!("{}/9c4e01ab/{n:08x}", catalog.id()), Role::Chunk),
         };
         let (len, packed) = (at + range.end - range.start, extents.len() > 1);
-        Some(ExistingObject { key, len, role, packed, extents, tag: None })
+        Some(ExistingObject {
+            key,
+            len,
+            role,
+            packed,
+            extents,
+            tag: None,
+            encoding: Encoding::default(),
+            root: (len % 2 == 0).then_some([4; 32]),
+            shared: false,
+        })
     };
     ImportWithObjects {
         id: "9c4e01ab".parse().unwrap(),

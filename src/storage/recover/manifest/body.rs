@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Manifest, ManifestObject, corrupt};
 use crate::{
     backends::Key,
-    catalog::{FileRow, ImportState, LayoutKind, Role, hex},
+    catalog::{Encoding, FileRow, ImportState, LayoutKind, Role, hex},
     error::{Error, Kind, Result},
 };
 
@@ -56,6 +56,20 @@ struct Object {
     extents: Vec<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    format: u32,
+    /// The header in Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    header: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    shared: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -72,6 +86,10 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         packed: o.packed,
         extents: o.extents.iter().map(|(range, at)| (range.start, range.end, *at)).collect(),
         tag: o.tag.clone(),
+        format: o.encoding.format,
+        header: o.encoding.header.as_ref().map(|header| STANDARD.encode(header)),
+        root: o.root.map(|root| hex(&root)),
+        shared: o.shared,
     };
     let body = Body {
         catalog: manifest.catalog.clone(),
@@ -132,7 +150,13 @@ fn files(files: Vec<File>) -> Result<Vec<FileRow>> {
 }
 
 fn object(object: Object) -> Result<ManifestObject> {
+    if object.format != 0 {
+        let text = format!("object {} has format {}", object.key, object.format);
+        return Err(Error::new(Kind::Unsupported, text).hint("update bae"));
+    }
     let extents = object.extents.into_iter().map(|(start, end, at)| (start..end, at)).collect();
+    let header = object.header.as_ref().map(|text| STANDARD.decode(text)).transpose();
+    let header = header.map_err(|_| corrupt("an object has an invalid header"))?;
     Ok(ManifestObject {
         role: Role::parse(&object.role).ok_or_else(|| corrupt("an object has an unknown role"))?,
         key: Key::new(&object.key)
@@ -141,11 +165,14 @@ fn object(object: Object) -> Result<ManifestObject> {
         packed: object.packed,
         extents,
         tag: object.tag,
+        encoding: Encoding { format: object.format, header },
+        root: object.root.as_deref().map(hash).transpose()?,
+        shared: object.shared,
     })
 }
 
 fn hash<const BYTES: usize>(digits: &str) -> Result<[u8; BYTES]> {
-    let invalid = || corrupt("invalid info-hash");
+    let invalid = || corrupt("invalid hash");
     if digits.len() != 2 * BYTES || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(invalid());
     }

@@ -25,12 +25,13 @@ pub use self::write::write_manifest;
 
 use crate::{
     backends::Key,
-    catalog::{FileRow, ImportId, ImportState, LayoutKind, Role, hex},
+    catalog::{Encoding, FileRow, ImportId, ImportState, LayoutKind, Role, hex},
+    content_root::Root,
     error::{Error, Kind, Result},
 };
 
-/// The format that this version writes. Format 1 has the same fields, but no keys with random digits, which an older bae
-/// refuses.
+/// The format that this version writes. Format 1 has no keys with random digits, and of objects no encoding, content
+/// root or sharing.
 const FORMAT: u64 = 2;
 /// The longest header line in bytes: two numbers and a digest.
 const MAX_HEADER: usize = 256;
@@ -80,6 +81,11 @@ pub struct ManifestObject {
     pub extents: Vec<(Range<u64>, u64)>,
     /// For an adopted object: the tag that changes with its bytes.
     pub tag: Option<String>,
+    pub encoding: Encoding,
+    /// The content root, where it is known.
+    pub root: Option<Root>,
+    /// Whether other imports refer to it too.
+    pub shared: bool,
 }
 
 #[derive(Serialize, Deserialize)]

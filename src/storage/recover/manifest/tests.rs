@@ -13,7 +13,17 @@ const CATALOG: &str = "0123456789abcdef";
 fn chunk(number: u64, extents: Vec<(Range<u64>, u64)>) -> ManifestObject {
     let key = Key::new(&format!("{CATALOG}/{}/{number:08x}", import())).unwrap();
     let len = extents.iter().map(|(range, at)| at + range.end - range.start).max().unwrap_or(0);
-    ManifestObject { key, len, role: Role::Chunk, packed: extents.len() > 1, extents, tag: None }
+    ManifestObject {
+        key,
+        len,
+        role: Role::Chunk,
+        packed: extents.len() > 1,
+        extents,
+        tag: None,
+        encoding: Encoding { format: 0, header: Some(vec![1, 2, 3]) },
+        root: Some([5; 32]),
+        shared: number == 1,
+    }
 }
 
 fn sample() -> Manifest {
@@ -25,6 +35,9 @@ fn sample() -> Manifest {
         packed: false,
         extents,
         tag: None,
+        encoding: Encoding::default(),
+        root: None,
+        shared: false,
     };
     let adopted = |key: &str, len, extents| ManifestObject {
         role: Role::Adopted,

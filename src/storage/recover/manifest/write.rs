@@ -1,6 +1,9 @@
 //! Writes the manifest of an import to its storage.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// Writes a manifest of the import's current state, unless the stored one has the same content. `row` may be older than
-/// the catalog. Afterwards the older manifests are deleted, or are intents that the sweep removes. Returns whether a
+/// the catalog. Afterwards the older manifests are deleted, or are dying and left to the sweep. Returns whether a
 /// manifest was written. No writer of the import may be running: the manifest would miss what it commits meanwhile.
 ///
 /// Nothing is written for an import that has no bytes yet, or that is being removed.
@@ -70,6 +73,7 @@ async fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
     let adopted = contents.adopted.into_iter();
     let mut tags: HashMap<String, Option<String>> =
         adopted.map(|(key, _, tag)| (key, tag)).collect();
+    let shared: HashSet<_> = catalog.shared_objects(&row.id).await?.into_iter().collect();
     let object = |object: ObjectRow| {
         let held = extents.remove(&object.num).unwrap_or_default();
         Ok(ManifestObject {
@@ -79,10 +83,13 @@ async fn describe(catalog: &Catalog, row: &ImportRow) -> Result<Manifest> {
             packed: object.packed,
             extents: held.into_iter().map(|extent| (extent.range, extent.offset)).collect(),
             tag: tags.remove(&object.key).flatten().filter(|_| object.role == Role::Adopted),
+            encoding: object.encoding,
+            root: object.root,
+            shared: shared.contains(&object.num),
         })
     };
     let objects = contents.objects.into_iter();
-    let listed = objects.filter(|o| o.stored && o.role != Role::Manifest);
+    let listed = objects.filter(|o| o.is_stored() && o.role != Role::Manifest);
     let objects = listed.map(object).collect::<Result<_>>()?;
     Ok(Manifest {
         catalog: catalog.id().to_owned(),
