@@ -11,6 +11,7 @@ import tempfile
 
 import bench_clients as clients
 from bench_clients import MIB, Failed, Seeder, Tracker, Work
+from bench_catalog import catalog
 from bench_cloud import cloud
 from bench_get import get
 from bench_seed import seed
@@ -203,7 +204,7 @@ def print_rows():
 
 def main():
     p = argparse.ArgumentParser(prog="scripts/bench")
-    sections = ["speed", "memory", "slow", "cloud", "seed", "shapes", "get", "streams", "all"]
+    sections = ["speed", "memory", "slow", "cloud", "seed", "shapes", "get", "streams", "catalog", "all"]
     p.add_argument("section", nargs="?", default="all", choices=sections)
     p.add_argument("--json", metavar="FILE", help="also write every figure to FILE")
     p.add_argument("--quick", action="store_true", help="shapes with an eighth of the bytes, and only the most distant storage")
@@ -236,6 +237,8 @@ def main():
         if args.section in ("streams", "all") and not args.without_bae:
             _, folder = make_torrent("get.bin", SIZE * MIB, MIB)
             streams(folder, ROUNDS, row, log, runs)
+        if args.section in ("catalog", "all") and not args.without_bae:
+            catalog(row, log, runs)
         print_rows()
         if args.json:
             with open(args.json, "w") as f:
