@@ -1,7 +1,7 @@
 //! The rows of the queue. The queue decides what a record says; here it is text under a number.
 
 use super::{
-    Catalog,
+    Catalog, FeedItemRow, feed_items,
     modules::Module,
     sql::{Row, Sql, scalar, select, values},
     sql_int,
@@ -43,6 +43,8 @@ pub struct NewDownloadRow {
     pub torrent_file: Option<Vec<u8>>,
     /// The key with which the client can repeat the request, and the time in seconds since 1970.
     pub key: Option<(String, u64)>,
+    /// The item of a feed that it is made from.
+    pub feed_item: Option<FeedItemRow>,
 }
 
 /// A recorded download.
@@ -89,17 +91,21 @@ fn insert(db: &dyn Sql, new: &NewDownloadRow) -> Result<u64> {
             SET download = excluded.download, created_at = excluded.created_at";
         db.execute(sql, values![key, &new.id, sql_int(*now)?])?;
     }
+    if let Some(item) = &new.feed_item {
+        feed_items::insert(db, item)?;
+    }
     Ok(number.unsigned_abs())
 }
 
 impl Catalog {
-    /// Adds the queue's tables. Must be called before all other methods of the queue.
+    /// Adds the tables of the queue and its feeds. Must be called before all other methods of the queue.
     ///
     /// # Errors
     /// `Unsupported` when a newer bae has changed the tables, or when the catalog is open for reading only and lacks
     /// them; otherwise when the catalog cannot be written.
     pub async fn add_queue(&self) -> Result<()> {
-        self.add_module(&MODULE).await
+        self.add_module(&MODULE).await?;
+        self.add_module(&feed_items::MODULE).await
     }
 
     /// Records downloads, all or none, and returns their numbers.
@@ -204,7 +210,8 @@ mod tests {
 
     fn new(id: &str, torrent_file: Option<Vec<u8>>) -> NewDownloadRow {
         let key = Some((format!("key of {id}"), 100));
-        NewDownloadRow { id: id.into(), record: "{}".into(), torrent_file, key }
+        let record = "{}".into();
+        NewDownloadRow { id: id.into(), record, torrent_file, key, feed_item: None }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::{
     api::ApiSection,
+    feeds::FeedSection,
     ipfs::IpfsSection,
     network::NetworkSection,
     queue::{CategorySection, HooksSection, QueueSection},
@@ -36,6 +37,7 @@ pub(super) struct ConfigFile {
     pub(super) queue: QueueSection,
     pub(super) categories: BTreeMap<String, CategorySection>,
     pub(super) hooks: HooksSection,
+    pub(super) feeds: BTreeMap<String, FeedSection>,
     pub(super) profiles: BTreeMap<String, ProfileSettings>,
 }
 
@@ -61,6 +63,7 @@ struct RawConfigFile {
     queue: QueueSection,
     category: BTreeMap<String, CategorySection>,
     hooks: HooksSection,
+    feed: BTreeMap<String, FeedSection>,
     storage: BTreeMap<String, BTreeMap<String, Spanned<SettingValue>>>,
 }
 
@@ -110,6 +113,7 @@ impl ConfigFile {
             queue: raw.queue,
             categories: raw.category,
             hooks: raw.hooks,
+            feeds: raw.feed,
             profiles,
         })
     }

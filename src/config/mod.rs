@@ -12,6 +12,7 @@ mod api;
 mod aws;
 mod drive_vars;
 mod env;
+mod feeds;
 mod file;
 mod ipfs;
 mod list;
@@ -24,6 +25,7 @@ mod secret;
 mod secrets_file;
 mod seeding;
 mod settings;
+mod title_pattern;
 mod url;
 mod write;
 
@@ -38,6 +40,7 @@ pub(crate) use self::file::parse_rate;
 pub use self::{
     api::{ApiOptions, DEFAULT_LISTEN, Dialects, parse_listen},
     env::Env,
+    feeds::{FeedOptions, FeedRules, check_url as check_feed_url},
     ipfs::{BlockFormat, IpfsOptions},
     list::StorageInfo,
     network::{
@@ -49,6 +52,7 @@ pub use self::{
     queue::{ActiveLimits, Category, Hooks, QueueOptions, ScheduleEntry, check_category_name},
     secret::Secret,
     seeding::{CloudBudget, SeedGoal, SeedOptions, check_ratio},
+    title_pattern::TitlePattern,
     write::NewStorage,
 };
 use self::{aws::AwsEndpoint, file::ConfigFile, settings::ProfileSettings};
@@ -115,6 +119,8 @@ pub struct Config {
     /// The daemon's network interface.
     pub api: ApiOptions,
     pub queue: QueueOptions,
+    /// By name.
+    pub feeds: BTreeMap<String, FeedOptions>,
     /// Path of the config file, which may not exist; `None` without a home folder.
     path: Option<PathBuf>,
     profiles: BTreeMap<String, ProfileSettings>,
@@ -203,6 +209,7 @@ impl Config {
         let api = file.api.resolve(env).map_err(|e| e.with_context("[api] in the config file"))?;
         let (queue, categories, hooks) = (file.queue, file.categories, file.hooks);
         let queue = queue.resolve(categories, hooks, api.export_root.as_deref(), env)?;
+        let feeds = feeds::resolve(std::mem::take(&mut file.feeds), api.private_hosts)?;
         let drive = drive_vars::read(&overrides, env);
         let mut profiles = std::mem::take(&mut file.profiles);
         env.add_profiles(&mut profiles)?;
@@ -221,6 +228,7 @@ impl Config {
             ipfs: file.ipfs.resolve(env),
             api,
             queue,
+            feeds,
             path: None,
             profiles,
             embedded: BTreeMap::new(),

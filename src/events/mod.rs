@@ -54,6 +54,8 @@ pub enum Event {
     Failed(Failed),
     /// A download was added to the queue, changed its state, or was removed.
     Download(DownloadChanged),
+    /// A feed was requested.
+    Feed(FeedChecked),
     /// An event that this version does not know. Only deserialised.
     #[serde(other)]
     Unknown,
@@ -133,6 +135,22 @@ pub struct DownloadChanged {
     /// The import, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub import: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A request for a feed, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeedChecked {
+    /// The name of the feed.
+    pub feed: String,
+    /// Whether the server sent nothing new.
+    pub unchanged: bool,
+    /// Items in the document.
+    pub items: usize,
+    /// Items that were added to the queue.
+    pub added: usize,
+    /// Why the request failed, or the first item that could not be added did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -300,7 +318,11 @@ impl Event {
             }
             Self::Failed(failed) => failed.id.as_deref(),
             Self::Download(changed) => changed.import.as_deref(),
-            Self::Found(_) | Self::Fetching(_) | Self::Fetched(_) | Self::Unknown => None,
+            Self::Found(_)
+            | Self::Fetching(_)
+            | Self::Fetched(_)
+            | Self::Feed(_)
+            | Self::Unknown => None,
         };
         id.filter(|id| !id.is_empty())
     }
@@ -331,6 +353,9 @@ impl Event {
             Self::Fetching(file) => file.path.len() + file.map.len(),
             Self::Fetched(file) => file.url.len() + file.path.len(),
             Self::Failed(failed) => failed.error.len(),
+            Self::Feed(checked) => {
+                checked.feed.len() + checked.error.as_ref().map_or(0, String::len)
+            }
             Self::Download(changed) => {
                 changed.name.len() + changed.error.as_ref().map_or(0, String::len)
             }

@@ -15,6 +15,7 @@ pub mod conformance;
 mod dash;
 mod date;
 mod dial;
+mod document;
 mod folder_walk;
 #[cfg(feature = "ftp")]
 mod ftp;
@@ -47,6 +48,7 @@ use url::Url;
 
 use crate::error::Result;
 
+pub use document::{Document, DocumentAnswer, DocumentRequest, DocumentVersion, fetch_document};
 pub use http::Http;
 pub use ipfs::{
     BlockSink, Cid, CidProfile, CidVerifier, FileImporter, FolderEntry, ImportedNode, import_folder,

@@ -19,6 +19,7 @@ mod change;
 mod clock;
 mod download;
 mod estimate;
+mod feeds;
 mod filter;
 mod hooks;
 mod request;
@@ -40,6 +41,7 @@ pub use self::{
         Download, DownloadId, FetchSettings, InfoHashes, Priority, Progress, RateLimits,
         SeedLimits, Settings, SourceKind,
     },
+    feeds::{FeedView, ItemView, Preview, Refreshed, SkipReason},
     filter::{Filter, Listed, Order, Page},
     service::{Added, Queue},
     state::{Failure, Seeding, State, StateName},

@@ -10,6 +10,7 @@ use super::{
     categories::{Categories, check_storage_name, unknown},
     clock::{Clock, SystemClock},
     download::{Download, DownloadId, InfoHashes, Progress},
+    feeds::{FeedItemKey, Feeds},
     filter::{Filter, Listed, Page},
     hooks::HookRunner,
     runner::Runs,
@@ -59,6 +60,7 @@ pub(super) struct Inner {
     pub(super) values: RwLock<Values>,
     /// Idempotency keys with the download and the time of the request.
     pub(super) keys: Mutex<HashMap<String, (DownloadId, u64)>>,
+    pub(super) feeds: Feeds,
 }
 
 /// Answer to a request to add a download.
@@ -126,6 +128,7 @@ impl Queue {
             .into_iter()
             .filter_map(|k| Some((k.key, (k.download.parse().ok()?, k.created_at))));
         let values = Values::read(catalog, options.active).await?;
+        let feeds = Feeds::read(catalog, &engine.config().feeds).await?;
         let mut categories = Categories::new(options.categories.clone());
         categories.from_clients = values.categories.clone();
         let queue = Self(Arc::new(Inner {
@@ -140,6 +143,7 @@ impl Queue {
             categories: RwLock::new(categories),
             values: RwLock::new(values),
             keys: Mutex::new(keys.collect()),
+            feeds,
             engine,
             options,
             clock,
@@ -181,6 +185,16 @@ impl Queue {
     /// `InvalidInput` when the source or a setting is not usable; `Unsupported` for an unknown scheme; `NotFound` for
     /// an unknown storage or category; `PermissionDenied` for a private host where only public ones are allowed.
     pub async fn add(&self, new: NewDownload) -> Result<Added> {
+        self.add_from(new, None).await
+    }
+
+    /// As [`Queue::add`], for the item of a feed. The download and the item are recorded in one transaction. A failed
+    /// download that is there already is not tried again.
+    pub(super) async fn add_from(
+        &self,
+        new: NewDownload,
+        feed_item: Option<FeedItemKey>,
+    ) -> Result<Added> {
         add::check(&new)?;
         let source_len = new.torrent_len();
         // Parsing a large torrent takes a while.
@@ -201,7 +215,9 @@ impl Queue {
         let storage = self.storage_for(&new, category.as_ref())?;
         let _changes = self.0.changes.lock().await;
         if let Some(known) = self.known(&new, &identity, &storage)? {
-            return self.added_again(known).await;
+            let Some(item) = feed_item else { return self.added_again(known).await };
+            self.catalog().remember_feed_item(item.row(&known.id, self.now())).await?;
+            return Ok(Added { download: known, is_new: false });
         }
         let mut settings = new.settings;
         settings.tags.extend(category.iter().flat_map(|category| category.tags.iter().cloned()));
@@ -239,6 +255,7 @@ impl Queue {
             record: record(&download)?,
             torrent_file,
             key: key.clone(),
+            feed_item: feed_item.map(|item| item.row(&download.id, now)),
         };
         let numbers = self.catalog().add_downloads(vec![row]).await?;
         download.number = numbers.first().copied().unwrap_or_default();

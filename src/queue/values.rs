@@ -50,7 +50,7 @@ impl Values {
     }
 }
 
-async fn read<T: DeserializeOwned>(catalog: &Catalog, name: &str) -> Result<Option<T>> {
+pub(super) async fn read<T: DeserializeOwned>(catalog: &Catalog, name: &str) -> Result<Option<T>> {
     let Some(text) = catalog.queue_value(name).await? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| {
         let text = format!("the queue's {name} in the catalog are malformed");
@@ -59,7 +59,7 @@ async fn read<T: DeserializeOwned>(catalog: &Catalog, name: &str) -> Result<Opti
 }
 
 impl Queue {
-    async fn write_value(&self, name: &str, value: &impl Serialize) -> Result<()> {
+    pub(super) async fn write_value(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value)
             .map_err(|e| Error::new(Kind::Internal, "cannot encode a value").because(e))?;
         self.catalog().set_queue_value(name, text).await

@@ -23,6 +23,39 @@ pub(in crate::cli) enum QueueCommand {
     Remove(QueueRemoveArgs),
     /// Remove finished downloads from the queue; imports stay
     Clear(QueueClearArgs),
+    /// List feeds: their last and next request, and errors
+    Feeds,
+    /// Try out and refresh feeds
+    #[command(subcommand)]
+    Feed(FeedCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum FeedCommand {
+    /// Show which items would be added, and why others are not; adds nothing
+    Test(FeedTestArgs),
+    /// Request a feed now and add its new items
+    Refresh(FeedRefreshArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FeedTestArgs {
+    /// Name of a feed in the config file, or the URL of any feed
+    #[arg(value_name = "NAME|URL", value_parser = source())]
+    pub(in crate::cli) feed: String,
+    /// Words that a title must contain, for a URL; may be repeated: one must match
+    #[arg(long, env = "BAE_INCLUDE", value_name = "WORDS")]
+    pub(in crate::cli) include: Vec<String>,
+    /// Words of titles that are left out, for a URL; may be repeated
+    #[arg(long, env = "BAE_EXCLUDE", value_name = "WORDS")]
+    pub(in crate::cli) exclude: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FeedRefreshArgs {
+    /// Name of a feed in the config file
+    #[arg(value_name = "NAME")]
+    pub(in crate::cli) feed: String,
 }
 
 #[derive(Debug, Args)]

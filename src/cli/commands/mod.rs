@@ -4,6 +4,7 @@ pub(super) mod adopt;
 pub(super) mod attach;
 pub(super) mod daemon;
 pub(super) mod estimate;
+pub(super) mod feeds;
 pub(super) mod get;
 pub(super) mod import;
 pub(super) mod limit;

@@ -76,6 +76,8 @@ async fn run_in(context: &Context, queue: &Queue, command: QueueCommand) -> Resu
                 .collect();
             remove(context, queue, &ids, false).await
         }
+        QueueCommand::Feeds => super::feeds::list(context, queue),
+        QueueCommand::Feed(command) => super::feeds::run(context, queue, command).await,
     }
 }
 

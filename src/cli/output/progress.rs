@@ -159,7 +159,7 @@ impl Reporter {
                 return self.out.result(fetch_progress::fetched_text(file));
             }
             // The command prints its errors itself.
-            Event::Failed(_) | Event::Download(_) | Event::Unknown => {}
+            Event::Failed(_) | Event::Download(_) | Event::Feed(_) | Event::Unknown => {}
         }
         Ok(())
     }

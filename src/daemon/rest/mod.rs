@@ -4,6 +4,7 @@ mod counts;
 mod downloads;
 mod estimate;
 mod events;
+mod feeds;
 mod imports;
 mod session;
 mod system;
@@ -23,6 +24,7 @@ pub(super) fn router(state: &ApiState) -> Router {
         .merge(downloads::routes())
         .merge(counts::routes())
         .merge(estimate::routes())
+        .merge(feeds::routes())
         .merge(imports::routes())
         .merge(system::routes())
         .merge(events::routes())

@@ -43,7 +43,6 @@ impl<'a> PlainRequest<'a> {
 
 /// The head of an answer, and its body to be read.
 pub(in crate::protocols) struct PlainResponse {
-    /// The URL that answered, after redirects.
     url: Url,
     pub(in crate::protocols) status: StatusCode,
     headers: HeaderMap,
@@ -57,6 +56,11 @@ impl std::fmt::Debug for PlainResponse {
 }
 
 impl PlainResponse {
+    /// The URL that answered, after redirects.
+    pub(in crate::protocols) fn url(&self) -> &Url {
+        &self.url
+    }
+
     pub(in crate::protocols) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }

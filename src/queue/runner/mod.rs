@@ -57,6 +57,10 @@ impl Queue {
         self.spawn(async move { queue.follow_progress().await });
         let queue = self.clone();
         self.spawn(async move { queue.watch_folders().await });
+        for name in self.feed_names() {
+            let queue = self.clone();
+            self.spawn(async move { queue.follow_feed(&name).await });
+        }
     }
 
     /// Runs a task until the engine closes.

@@ -9,6 +9,7 @@ mod commands;
 mod crash;
 mod downloads;
 mod events;
+mod feeds;
 mod folder;
 mod page;
 mod qbittorrent;
