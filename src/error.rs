@@ -8,6 +8,7 @@
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::hints::Hint;
@@ -16,7 +17,7 @@ pub use crate::hints::Hint;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the caller can do about an [`Error`]. JSON has its name in snake case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {

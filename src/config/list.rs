@@ -1,12 +1,13 @@
 //! Lists every storage that a user can name.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Config, Profile, settings::ProfileSettings};
 use crate::error::Result;
 
 /// One storage, for display. Never contains a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StorageInfo {
     pub name: String,
     /// `local`, `s3` or `drive`; another type as it is written.

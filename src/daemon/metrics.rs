@@ -9,17 +9,25 @@ use axum::{
     http::header::CONTENT_TYPE,
     middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
-    routing::get,
 };
 
-use super::{access, state::ApiState};
+use super::{
+    access,
+    openapi::{Routes, get},
+    state::ApiState,
+};
 use crate::queue::{Filter, Page, Seeding, StateName};
 
 pub(super) fn router(state: &ApiState) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
+    routes()
+        .into_router()
         .layer(from_fn_with_state(state.clone(), access::require))
         .with_state(state.clone())
+}
+
+pub(super) fn routes() -> Routes {
+    let metrics = get(metrics, "Metrics in the text format of Prometheus");
+    Routes::default().at("/metrics", [metrics.gives_type(200, "text/plain")])
 }
 
 async fn metrics(State(state): State<ApiState>) -> Response {

@@ -31,6 +31,7 @@ pub mod commands;
 mod content;
 mod folders;
 mod metrics;
+mod openapi;
 mod page;
 pub mod problem;
 mod qbittorrent;

@@ -8,6 +8,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
@@ -19,7 +20,8 @@ pub struct Problem {
     error: Error,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
 struct Body {
     /// No page describes the errors further.
     r#type: &'static str,
@@ -29,6 +31,11 @@ struct Body {
     kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
+}
+
+/// The schema of an error.
+pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Body>()
 }
 
 impl Problem {

@@ -8,12 +8,13 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    routing::get,
 };
 
 use super::{
     access::{cors, guard},
-    aria2, metrics, page,
+    aria2, metrics,
+    openapi::{Routes, get},
+    page,
     problem::Problem,
     qbittorrent, rest,
     state::ApiState,
@@ -28,9 +29,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The whole API. A new dialect adds a line here, behind its switch.
 pub fn router(state: &ApiState) -> Router {
-    let mut routes = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+    let mut routes = health_routes()
+        .into_router()
         .with_state(state.clone())
         .merge(rest::router(state))
         .merge(metrics::router(state));
@@ -60,6 +60,16 @@ pub fn router(state: &ApiState) -> Router {
         .layer(from_fn(secure_headers))
         .layer(from_fn_with_state(state.clone(), cors::allow_origins))
         .layer(from_fn_with_state(state.clone(), guard::check_host))
+}
+
+/// The routes for service managers and load balancers.
+pub(super) fn health_routes() -> Routes {
+    let alive = get(async || "ok\n", "Whether the process lives");
+    let ready = get(ready, "Whether all listeners accept connections and the catalog answers");
+    Routes::default()
+        .at("/healthz", [alive.gives_type(200, "text/plain")])
+        .at("/readyz", [ready.gives_type(200, "text/plain").gives_type(503, "text/plain")])
+        .open()
 }
 
 /// 200 when all listeners accept connections and the catalog answers.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Streams;
@@ -132,7 +133,7 @@ pub struct DownloadOptions {
 }
 
 /// A summary of one import.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ImportSummary {
     pub id: String,
     pub name: String,
@@ -149,7 +150,7 @@ pub struct ImportSummary {
 }
 
 /// Full details of one import.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ImportInfo {
     #[serde(flatten)]
     pub summary: ImportSummary,
@@ -182,7 +183,7 @@ pub struct ImportInfo {
 }
 
 /// The seed goal that was set for one import. 0 is unlimited; `None` is the goal of the config.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
 pub struct SeedGoalInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
@@ -217,7 +218,7 @@ impl SeedGoalChange {
 }
 
 /// Usage of an import for seeding.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SeedUsage {
     /// Ranged gets from storage. A repeated get counts each time.
     pub gets: u64,
@@ -237,7 +238,7 @@ pub struct SeedUsage {
 }
 
 /// Usage of an import for everything except seeding.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ReadUsage {
     /// Ranged gets from storage. A repeated get counts each time.
     pub gets: u64,
@@ -250,7 +251,7 @@ pub struct ReadUsage {
 }
 
 /// A file of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileInfo {
     /// Number of the file from 1, as in `--select`.
     pub number: usize,
@@ -263,7 +264,7 @@ pub struct FileInfo {
 }
 
 /// Which parts of an import are stored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct StoredMap {
     /// Bytes of the import, without padding.
     pub bytes: u64,

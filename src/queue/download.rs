@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::state::{Seeding, State};
@@ -131,7 +132,7 @@ mod hex_bytes {
 }
 
 /// What a download is made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
     /// A torrent file, which the catalog keeps.
@@ -142,7 +143,18 @@ pub enum SourceKind {
 
 /// The order of downloads. Higher priorities are started first.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
@@ -164,7 +176,7 @@ impl Priority {
 }
 
 /// Rates in bytes per second; `None` is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RateLimits {
     pub download: Option<u64>,
@@ -172,7 +184,7 @@ pub struct RateLimits {
 }
 
 /// When to stop seeding a download. `None` takes the category's goal, then that of the config.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SeedLimits {
     /// Bytes sent to peers per byte of the import; 0 is no limit.
@@ -182,7 +194,7 @@ pub struct SeedLimits {
 }
 
 /// How the files of a URL are fetched.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FetchSettings {
     pub user_agent: Option<String>,

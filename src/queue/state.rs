@@ -13,6 +13,7 @@
 //! - `Done` means that every byte is durable, and exported if the category has an export folder.
 //! - `Failed` is left only by a request.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
@@ -42,7 +43,7 @@ pub enum State {
 }
 
 /// Why a download failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     pub kind: Kind,
     pub message: String,
@@ -57,7 +58,9 @@ impl From<&Error> for Failure {
 }
 
 /// The name of a state, for filters and events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum StateName {
     Queued,
@@ -142,7 +145,7 @@ impl State {
 }
 
 /// What a finished torrent does for the swarm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Seeding {
     /// It is not complete, or its category does not seed.

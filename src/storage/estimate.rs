@@ -3,6 +3,7 @@
 //! The counts assume that memory allows every chunk to become one object, or one part of a file that is sent in order,
 //! and that nothing fails. An import under memory pressure packs, and one on a bad connection repeats requests.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -17,7 +18,7 @@ use crate::storage::map::stored_run::StoredRun;
 use crate::{backends::Key, error::Result, ranges::RangeSet};
 
 /// Requests by kind. For a storage with other kinds of requests, the nearest kind counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Requests {
     /// Whole objects.
     pub put: u64,
@@ -43,7 +44,7 @@ impl Requests {
 }
 
 /// The totals of an import in its storage.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tally {
     /// Bytes that will be stored for good: without padding, existing bytes and manifests. Each is sent once.
     pub payload: u64,

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    daemon::state::ApiState,
+    daemon::{
+        openapi::{Routes, get},
+        state::ApiState,
+    },
     queue::{Filter, Page, Seeding, StateName},
 };
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/downloads/counts", get(counts))
+pub(super) fn routes() -> Routes {
+    let counts = get(counts, "How many downloads there are by state, category and storage");
+    Routes::default().at("/downloads/counts", [counts.gives::<Counts>(200)])
 }
 
 /// Downloads in the queue, by what a list can be filtered by.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Counts {
     total: usize,
     states: BTreeMap<StateName, usize>,

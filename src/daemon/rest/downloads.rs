@@ -3,22 +3,26 @@
 use std::collections::BTreeSet;
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
+    Json,
+    extract::{Path, Query, State, rejection::JsonRejection},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{ETAG, IF_NONE_MATCH, LOCATION},
     },
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::views::DownloadView;
 use crate::{
     catalog::LayoutKind,
-    daemon::{problem::Problem, state::ApiState},
+    daemon::{
+        openapi::{Operation, Routes, delete, get, patch, post},
+        problem::Problem,
+        state::ApiState,
+    },
     error::{Error, Kind},
     queue::{
         Change, Download, DownloadId, FetchSettings, Filter, Move, NewDownload, NewSource, Order,
@@ -32,18 +36,48 @@ pub(super) const MAX_ADD_BODY: usize = 64 << 20;
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/downloads", get(list).post(add).layer(DefaultBodyLimit::max(MAX_ADD_BODY)))
-        .route("/downloads/{id}", get(show).patch(update).delete(remove))
-        .route("/downloads/{id}/pause", post(pause))
-        .route("/downloads/{id}/resume", post(resume))
-        .route("/downloads/{id}/retry", post(retry))
-        .route("/downloads/{id}/move", post(move_to))
+pub(super) fn routes() -> Routes {
+    let view = |operation: Operation| operation.gives::<DownloadView<'_>>(200);
+    let add = post(add, "Adds a download, or answers with the one that is there already")
+        .header("Idempotency-Key", "A request with the same key within a day adds nothing")
+        .body::<AddRequest>()
+        .max_body(MAX_ADD_BODY)
+        .gives::<DownloadView<'_>>(201);
+    let show = get(show, "A download, by id, number, info-hash, id of its import, or name")
+        .header("If-None-Match", "The ETag of the version that the client has")
+        .gives_nothing(304);
+    let update = patch(update, "Changes settings of a download").body::<UpdateRequest>();
+    Routes::default()
+        .at(
+            "/downloads",
+            [
+                get(list, "The downloads that match")
+                    .query::<ListQuery>()
+                    .gives::<ListAnswer<'_>>(200),
+                view(add),
+            ],
+        )
+        .at(
+            "/downloads/{id}",
+            [
+                view(show),
+                view(update),
+                delete(remove, "Removes a download").query::<RemoveQuery>().gives_nothing(204),
+            ],
+        )
+        .at("/downloads/{id}/pause", [view(post(pause, "Stops a download and keeps its bytes"))])
+        .at("/downloads/{id}/resume", [view(post(resume, "Continues a paused download"))])
+        .at("/downloads/{id}/retry", [view(post(retry, "Tries a failed download again"))])
+        .at(
+            "/downloads/{id}/move",
+            [view(
+                post(move_to, "Moves a download among those of its priority").body::<MoveBody>(),
+            )],
+        )
 }
 
 /// The body of a request to add a download: `url` or `torrent`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AddRequest {
     /// A URL, a magnet link or an info-hash.
@@ -131,7 +165,7 @@ impl AddRequest {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct ListQuery {
     /// States, separated by commas.
@@ -145,7 +179,7 @@ struct ListQuery {
     limit: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum OrderName {
     Added,
@@ -153,7 +187,8 @@ enum OrderName {
     Queue,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Downloads")]
 struct ListAnswer<'a> {
     /// Downloads that match, on all pages.
     total: usize,
@@ -217,7 +252,7 @@ async fn show(
 }
 
 /// A change; fields that are missing stay. `null` clears a category, start time or selection.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct UpdateRequest {
     name: Option<String>,
@@ -274,7 +309,7 @@ async fn update(
     answer(&state, &download.id)
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct RemoveQuery {
     /// Also removes the import with its stored objects.
@@ -309,7 +344,7 @@ async fn retry(state: State<ApiState>, Path(id): Path<String>) -> Result<Respons
     answer(&state, &download.id)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum MoveRequest {
     First,
@@ -322,7 +357,7 @@ enum MoveRequest {
     },
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MoveBody {
     to: MoveRequest,

@@ -1,24 +1,32 @@
 //! `/estimate`: the objects, requests, memory and price of a download, before it is added.
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
-    routing::post,
+    Json,
+    extract::{State, rejection::JsonRejection},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::downloads::{AddRequest, MAX_ADD_BODY, bad_body};
 use crate::{
-    daemon::{problem::Problem, state::ApiState},
+    daemon::{
+        openapi::{Routes, post},
+        problem::Problem,
+        state::ApiState,
+    },
     engine::Estimate,
 };
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/estimate", post(estimate).layer(DefaultBodyLimit::max(MAX_ADD_BODY)))
+pub(super) fn routes() -> Routes {
+    let estimate = post(estimate, "Size, objects, requests, memory and cost of a download")
+        .body::<AddRequest>()
+        .max_body(MAX_ADD_BODY)
+        .gives::<EstimateView>(200);
+    Routes::default().at("/estimate", [estimate])
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct EstimateView {
     #[serde(flatten)]
     estimate: Estimate,

@@ -7,7 +7,6 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Router,
     extract::{
         FromRequestParts as _, Query, Request, State, WebSocketUpgrade,
         ws::{Message, WebSocket},
@@ -17,23 +16,32 @@ use axum::{
         IntoResponse as _, Response,
         sse::{self, KeepAlive, Sse},
     },
-    routing::get,
 };
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    daemon::{problem::Problem, state::ApiState},
+    daemon::{
+        openapi::{Routes, get},
+        problem::Problem,
+        state::ApiState,
+    },
     error::{Error, Kind},
     events::{Event, EventReader, Lagged, LoggedEvent},
 };
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/events", get(events))
+pub(super) fn routes() -> Routes {
+    let events = get(events, "Events as server-sent events, or over a WebSocket")
+        .query::<EventsQuery>()
+        .header("Last-Event-ID", "As `since`")
+        .gives_nothing(101)
+        .gives_type(200, "text/event-stream");
+    Routes::default().at("/events", [events])
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct EventsQuery {
     /// The number of the last event that the client has. Without it, events begin now.

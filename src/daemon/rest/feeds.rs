@@ -1,22 +1,27 @@
 //! `/feeds`: the feeds of the config file.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
-    routing::{get, post},
 };
 
 use crate::{
-    daemon::{problem::Problem, state::ApiState},
+    daemon::{
+        openapi::{Routes, get, post},
+        problem::Problem,
+        state::ApiState,
+    },
     queue::{FeedView, Preview, Refreshed},
 };
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/feeds", get(list))
-        .route("/feeds/{name}", get(show))
-        .route("/feeds/{name}/refresh", post(refresh))
-        .route("/feeds/{name}/preview", get(preview))
+pub(super) fn routes() -> Routes {
+    let refresh = post(refresh, "Requests a feed now, and adds its new items");
+    let preview = get(preview, "Requests a feed now, and says which items would be added");
+    Routes::default()
+        .at("/feeds", [get(list, "The feeds of the config file").gives::<Vec<FeedView>>(200)])
+        .at("/feeds/{name}", [get(show, "A feed").gives::<FeedView>(200)])
+        .at("/feeds/{name}/refresh", [refresh.gives::<Refreshed>(200)])
+        .at("/feeds/{name}/preview", [preview.gives::<Preview>(200)])
 }
 
 async fn list(State(state): State<ApiState>) -> Json<Vec<FeedView>> {

@@ -1,18 +1,22 @@
 //! `/imports`: what is stored.
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Path, Query, Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::get,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     api::file_response,
-    daemon::{problem::Problem, state::ApiState},
+    daemon::{
+        openapi::{Routes, delete, get},
+        problem::Problem,
+        state::ApiState,
+    },
     engine::{FileInfo, ImportInfo, ImportSummary, StoredMap},
     error::{Error, Kind},
 };
@@ -21,23 +25,38 @@ use crate::{
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/imports", get(list))
-        .route("/imports/{id}", get(info).delete(remove))
-        .route("/imports/{id}/files", get(files))
-        .route("/imports/{id}/map", get(map))
-        .route("/imports/{id}/content/{*path}", get(content))
+pub(super) fn routes() -> Routes {
+    let remove = delete(remove, "Removes an import with its stored objects, and its download")
+        .query::<RemoveQuery>()
+        .gives_nothing(202)
+        .gives_nothing(204);
+    let content = get(content, "The bytes of a file, or a range of them")
+        .header("Range", "The bytes to send")
+        .gives_type(200, "*/*")
+        .gives_type(206, "*/*")
+        .gives_nothing(304)
+        .gives_nothing(412)
+        .gives_nothing(416);
+    Routes::default()
+        .at("/imports", [get(list, "What is stored").query::<PageQuery>().gives::<ImportList>(200)])
+        .at("/imports/{id}", [get(info, "An import").gives::<ImportInfo>(200), remove])
+        .at("/imports/{id}/files", [get(files, "Files of an import").gives::<Vec<FileInfo>>(200)])
+        .at(
+            "/imports/{id}/map",
+            [get(map, "Which parts are stored").query::<MapQuery>().gives::<StoredMap>(200)],
+        )
+        .at("/imports/{id}/content/{*path}", [content])
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct PageQuery {
     offset: usize,
     limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Imports")]
 struct ImportList {
     /// Imports on all pages.
     total: usize,
@@ -74,7 +93,7 @@ async fn files(
 const CELLS: usize = 128;
 const MAX_CELLS: usize = 1024;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct MapQuery {
     cells: Option<usize>,
@@ -90,7 +109,7 @@ async fn map(
     Ok(Json(state.engine().stored_map(&id, cells).await?))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct RemoveQuery {
     /// Leaves the objects in the storage.

@@ -1,18 +1,19 @@
 //! `/session`: a token becomes the cookie of a session, for pages in a browser. `/tokens`: replaces the tokens.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Request, State, rejection::JsonRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header::SET_COOKIE},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::downloads::bad_body;
 use crate::{
     daemon::{
         access::{Peer, Role, SESSION_COOKIE, session_in},
+        openapi::{Routes, delete, get, post},
         problem::Problem,
         state::ApiState,
     },
@@ -20,21 +21,32 @@ use crate::{
 };
 
 /// Routes for clients that have no session yet.
-pub(super) fn open_routes() -> Router<ApiState> {
-    Router::new().route("/session", get(show).post(begin).delete(end))
+pub(super) fn open_routes() -> Routes {
+    let operations = [
+        get(show, "The role of the client").gives::<SessionView>(200),
+        post(begin, "Begins a session, whose cookie stands for the token")
+            .body::<TokenBody>()
+            .gives::<SessionView>(200),
+        delete(end, "Ends the session").gives_nothing(204),
+    ];
+    Routes::default().at("/session", operations).open()
 }
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/tokens", post(rotate))
+pub(super) fn routes() -> Routes {
+    let rotate = post(rotate, "Replaces the tokens, and ends all sessions")
+        .body::<TokenBody>()
+        .gives::<NewTokens>(200);
+    Routes::default().at("/tokens", [rotate])
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TokenBody {
     token: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
 struct SessionView {
     role: &'static str,
 }
@@ -123,7 +135,7 @@ async fn end(State(state): State<ApiState>, request: Request) -> Response {
 }
 
 /// The new tokens. They are shown once.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct NewTokens {
     token: String,
     read_only_token: String,

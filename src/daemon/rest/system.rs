@@ -3,31 +3,51 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State, rejection::JsonRejection},
     http::StatusCode,
-    routing::{get, put},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::downloads::bad_body;
 use crate::{
     config::{ActiveLimits, Category, StorageInfo},
-    daemon::{problem::Problem, state::ApiState},
+    daemon::{
+        openapi::{Routes, delete, get, patch, put},
+        problem::Problem,
+        state::ApiState,
+    },
     queue::{Filter, Page, RateLimits},
 };
 
-pub(super) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/version", get(version))
-        .route("/storages", get(storages))
-        .route("/settings", get(settings).patch(change_settings))
-        .route("/categories", get(categories))
-        .route("/categories/{*name}", put(put_category).delete(delete_category))
-        .route("/tags", get(tags))
+pub(super) fn routes() -> Routes {
+    let put_category = put(put_category, "Makes a category, or changes its storage")
+        .body::<CategoryBody>()
+        .gives_nothing(201)
+        .gives_nothing(204);
+    let delete_category = delete(delete_category, "Removes a category that a client made");
+    Routes::default()
+        .at("/version", [get(version, "The version and age of the daemon").gives::<Version>(200)])
+        .at("/storages", [get(storages, "Storages by name").gives::<Vec<StorageInfo>>(200)])
+        .at(
+            "/settings",
+            [
+                get(settings, "Settings of the queue").gives::<Settings>(200),
+                patch(change_settings, "Changes settings of the queue")
+                    .body::<SettingsChange>()
+                    .gives::<Settings>(200),
+            ],
+        )
+        .at(
+            "/categories",
+            [get(categories, "Categories by name").gives::<BTreeMap<String, CategoryView>>(200)],
+        )
+        .at("/categories/{*name}", [put_category, delete_category.gives_nothing(204)])
+        .at("/tags", [get(tags, "All tags").gives::<BTreeSet<String>>(200)])
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Version {
     version: &'static str,
     /// Number of this API.
@@ -52,7 +72,7 @@ async fn storages(State(state): State<ApiState>) -> Json<Vec<StorageInfo>> {
 }
 
 /// Settings of the queue.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Settings {
     rates: RateLimits,
     active: Active,
@@ -64,7 +84,7 @@ struct Settings {
 }
 
 /// Maximum numbers of active downloads; 0 is no limit.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Active {
     overall: usize,
@@ -105,7 +125,7 @@ async fn settings(State(state): State<ApiState>) -> Json<Settings> {
     })
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct SettingsChange {
     rates: Option<RateLimits>,
@@ -132,7 +152,8 @@ async fn change_settings(
 }
 
 /// A category. Folders are those of the config file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Category")]
 struct CategoryView {
     storage: Option<String>,
     export: Option<std::path::PathBuf>,
@@ -158,7 +179,7 @@ async fn categories(State(state): State<ApiState>) -> Json<BTreeMap<String, Cate
     Json(all.map(|(name, category)| (name, category.into())).collect())
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct CategoryBody {
     storage: Option<String>,

@@ -1,5 +1,6 @@
 //! Downloads as the REST API shows them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 };
 
 /// A download, without secrets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Download")]
 pub(crate) struct DownloadView<'a> {
     id: &'a str,
     number: u64,
@@ -56,7 +58,8 @@ pub(crate) struct DownloadView<'a> {
 }
 
 /// Progress; rates are bytes per second.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Progress")]
 struct ProgressView<'a> {
     bytes: Option<u64>,
     stored: u64,

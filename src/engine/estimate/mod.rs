@@ -6,6 +6,7 @@
 
 mod content;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +45,7 @@ const CATALOG_ENTRY: u64 = 320;
 const CATALOG_EMPTY: u64 = 128 << 10;
 
 /// The estimate of an import.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Estimate {
     pub name: String,
     /// Empty for an import from a URL.
@@ -79,7 +80,7 @@ pub struct Estimate {
 }
 
 /// Use of Google Drive's limits by an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DriveLoad {
     /// Minimum duration from the limits on files created per second and bytes uploaded per day, whatever the bandwidth.
     pub seconds_at_least: u64,

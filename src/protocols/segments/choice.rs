@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::StreamOptions;
 use crate::error::{Error, Kind, Result};
 
 /// What a list says about a rendition.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Traits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
@@ -32,7 +33,7 @@ pub struct Traits {
 }
 
 /// A rendition of a stream, and whether it is the one that is fetched.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Rendition {
     /// `video` (which may contain audio), `audio` or `subtitles`.
     pub kind: &'static str,

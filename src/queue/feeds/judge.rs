@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::item::Item;
@@ -11,7 +12,7 @@ use crate::{config::FeedRules, units::ByteSize};
 const SCHEMES: [&str; 3] = ["http", "https", "magnet"];
 
 /// Why an item is not added. JSON has its name in snake case, as `skip`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "skip", rename_all = "snake_case")]
 pub enum SkipReason {
     /// It has no link that could be added.

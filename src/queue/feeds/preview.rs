@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use url::Url;
 
@@ -30,7 +31,7 @@ const ACCEPT: &str = "application/rss+xml, application/atom+xml, application/rdf
                       application/xml;q=0.8, text/xml;q=0.8, */*;q=0.1";
 
 /// A dry run of a feed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Preview {
     pub title: String,
     /// In the order of the document.
@@ -43,7 +44,7 @@ pub struct Preview {
 }
 
 /// An item of a feed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ItemView {
     pub title: String,
     /// The link that would be added, without what may be secret.

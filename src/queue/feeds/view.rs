@@ -1,12 +1,13 @@
 //! Feeds as APIs show them, without their URLs, which may contain passkeys.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Feed;
 use crate::queue::{Queue, state::Failure};
 
 /// A feed of the config file. Times are seconds since 1970.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FeedView {
     pub name: String,
     /// The title that the feed gives itself; empty until it was read.
@@ -31,7 +32,7 @@ pub struct FeedView {
 }
 
 /// The outcome of a request for a feed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Refreshed {
     pub feed: FeedView,
     /// Whether the server sent nothing new.
