@@ -10,13 +10,21 @@ use std::{
     fmt,
     io::{self, Write},
     str::FromStr,
+    sync::LazyLock,
 };
 
 use indicatif::MultiProgress;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+use tracing::Metadata;
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
 use super::streams::Streams;
-use crate::error::{Error, Kind, Result};
+use crate::{
+    daemon::{LogLevel, LogLines},
+    error::{Error, Kind, Result},
+};
 
 /// Standard error, shared by log lines, messages and progress bars. Cheap to clone; all clones share the same bars.
 #[derive(Debug, Clone, Default)]
@@ -117,15 +125,63 @@ pub(super) fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat)
             .hint("write it like info, or bae=debug,warn")
     })?;
     let colour = stderr.streams().stderr_is_terminal() && !no_color();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr.clone())
-        .with_ansi(colour);
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr.clone()).with_ansi(colour);
+    let kept = tracing_subscriber::registry().with(filter).with(kept_lines(log_lines()));
     let installed = match format {
-        LogFormat::Text => lines.finish().try_init(),
-        LogFormat::Json => lines.json().finish().try_init(),
+        LogFormat::Text => kept.with(lines).try_init(),
+        LogFormat::Json => kept.with(lines.json()).try_init(),
     };
     installed.map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
+}
+
+/// The last lines of the log of this process.
+pub(super) fn log_lines() -> LogLines {
+    static LINES: LazyLock<LogLines> = LazyLock::new(LogLines::default);
+    LINES.clone()
+}
+
+/// Keeps the messages of the log, without what [`LogLine`](crate::daemon::LogLine) has in fields of its own.
+fn kept_lines<S>(lines: LogLines) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).without_time();
+    layer.with_level(false).with_target(false).with_writer(KeptLines(lines))
+}
+
+/// Makes a writer for each line.
+struct KeptLines(LogLines);
+
+/// A line with its level and the module that wrote it.
+struct KeptLine {
+    lines: LogLines,
+    level: LogLevel,
+    target: String,
+}
+
+impl MakeWriter<'_> for KeptLines {
+    type Writer = KeptLine;
+
+    fn make_writer(&self) -> KeptLine {
+        KeptLine { lines: self.0.clone(), level: LogLevel::Info, target: String::new() }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> KeptLine {
+        let level = LogLevel::from(*metadata.level());
+        KeptLine { lines: self.0.clone(), level, target: metadata.target().to_owned() }
+    }
+}
+
+impl Write for KeptLine {
+    /// The log layer passes one whole line per call.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lines.push(self.level, &self.target, &String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Directives that `RUST_LOG` cannot override. Untrusted certificates are reported by the code that opens the
@@ -152,6 +208,22 @@ fn no_color() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_is_kept_with_the_level_and_module_of_each_line() {
+        let lines = LogLines::default();
+        let subscriber = tracing_subscriber::registry().with(kept_lines(lines.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(count = 3, "a feed failed");
+            tracing::info!("second\u{1b}[31m line");
+        });
+        let page = lines.page(None, 10, LogLevel::Info);
+        let shown: Vec<_> =
+            page.lines.iter().map(|line| (line.level, line.text.as_str())).collect();
+        assert_eq!(shown[0], (LogLevel::Warn, "a feed failed count=3"));
+        assert!(shown.len() == 2 && !shown[1].1.contains('\u{1b}'), "{shown:?}");
+        assert_eq!(page.lines[0].target, "bae::cli::telemetry::tests");
+    }
 
     #[test]
     fn every_level_is_valid_and_keeps_other_crates_at_warn() {

@@ -30,6 +30,7 @@ mod aria2;
 pub mod commands;
 mod content;
 mod folders;
+mod logs;
 mod metrics;
 mod openapi;
 mod page;
@@ -46,4 +47,10 @@ mod tls;
 mod transmission;
 
 pub(crate) use self::rest::DownloadView;
-pub use self::{router::router, run::run, server::Server, state::ApiState};
+pub use self::{
+    logs::{LogLevel, LogLine, LogLines, LogPage},
+    router::router,
+    run::run,
+    server::Server,
+    state::ApiState,
+};

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::access::Access;
+use super::{access::Access, logs::LogLines};
 use crate::{
     config::ApiOptions,
     engine::{Engine, StreamedImport, Streams},
@@ -29,6 +29,7 @@ struct Shared {
     queue: Queue,
     options: ApiOptions,
     access: Access,
+    logs: LogLines,
     started: Instant,
     is_ready: AtomicBool,
     /// Imports that were read last, the latest first.
@@ -39,11 +40,11 @@ struct Shared {
 const MAX_OPENED: usize = 16;
 
 impl ApiState {
-    /// The state for a queue, with the settings of its engine's config. Makes the tokens at the first start.
+    /// The state for a queue, with the settings of its engine's config, and the log of this process. Makes the tokens at the first start.
     ///
     /// # Errors
     /// When the token files cannot be read or made.
-    pub fn new(queue: Queue) -> Result<Self> {
+    pub fn new(queue: Queue, logs: LogLines) -> Result<Self> {
         let config = queue.engine().config();
         let options = config.api.clone();
         let access = Access::open(&config.data_dir, &options)?;
@@ -51,6 +52,7 @@ impl ApiState {
             queue,
             options,
             access,
+            logs,
             started: Instant::now(),
             is_ready: AtomicBool::new(false),
             opened: Mutex::default(),
@@ -76,6 +78,12 @@ impl ApiState {
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.0.access
+    }
+
+    /// The last lines of the log.
+    #[must_use]
+    pub fn logs(&self) -> &LogLines {
+        &self.0.logs
     }
 
     /// When the daemon started.

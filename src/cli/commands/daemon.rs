@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    cli::{args::daemon::DaemonArgs, context::Context, output::Failure, remote::Runner},
+    cli::{args::daemon::DaemonArgs, context::Context, output::Failure, remote::Runner, telemetry},
     daemon::{self, ApiState},
     engine::{Access, EngineOptions},
     queue::Queue,
@@ -35,7 +35,7 @@ pub(in crate::cli) async fn daemon(mut context: Context, args: DaemonArgs) -> Re
         .with_engine_options(options, async |engine| {
             let queue = Queue::open(engine.clone()).await?;
             let commands = daemon::commands::bind(&context.config.data_dir)?;
-            let state = ApiState::new(queue)?;
+            let state = ApiState::new(queue, telemetry::log_lines())?;
             let runner = Runner::shared(state.clone());
             let serving =
                 daemon::commands::serve(commands.listener, runner, context.cancel.clone());

@@ -6,6 +6,7 @@ mod estimate;
 mod events;
 mod feeds;
 mod imports;
+mod logs;
 mod session;
 mod system;
 mod views;
@@ -49,6 +50,7 @@ fn routes() -> (Routes, Routes) {
         .merge(estimate::routes())
         .merge(feeds::routes())
         .merge(imports::routes())
+        .merge(logs::routes())
         .merge(system::routes())
         .merge(events::routes())
         .merge(session::routes());
