@@ -45,5 +45,30 @@ fn main() -> anyhow::Result<()> {
         println!("cargo::rustc-link-arg-bins=-Wl,--strip-all");
     }
     println!("cargo::rerun-if-changed=cpp");
+    #[cfg(feature = "grpc")]
+    compile_protos()?;
     Ok(())
+}
+
+/// Compiles the messages and services of the gRPC API, without protoc.
+#[cfg(feature = "grpc")]
+fn compile_protos() -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    use protox::prost::Message as _;
+
+    println!("cargo::rerun-if-changed=proto");
+    let files = ["error", "download", "progress", "service"];
+    let files = files.map(|name| format!("proto/bae/v1/{name}.proto"));
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    // With the comments: they are the docs of the code, and reflection shows them.
+    compiler.include_imports(true).include_source_info(true).open_files(files)?;
+    let descriptors = compiler.file_descriptor_set();
+    let out = env::var("OUT_DIR")?;
+    let path = Path::new(&out).join("bae.v1.descriptors");
+    fs::write(&path, descriptors.encode_to_vec()).context("descriptors of the gRPC API")?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_transport(false)
+        .compile_fds(descriptors)
+        .context("code of the gRPC API")
 }

@@ -1,7 +1,8 @@
 //! The error type: what failed, on which object and storage, and what to do about it.
 //!
-//! [`Kind`] tells the *caller* what to do. Three tables depend on it and live here: kind → retry
-//! ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), kind → HTTP status ([`Kind::http_status`]).
+//! [`Kind`] tells the *caller* what to do. Four tables depend on it and live here: kind → retry
+//! ([`Kind::is_retryable`]), kind → exit code ([`Kind::exit_code`]), kind → HTTP status ([`Kind::http_status`]), and
+//! kind → gRPC status ([`Kind::grpc_code`]).
 //! The text is lower case and names the object and the storage. The cause is a separate field, and [`Error::report`]
 //! prints it once.
 
@@ -98,6 +99,25 @@ impl Kind {
             Self::RateLimited | Self::Unavailable | Self::SessionExpired | Self::Cancelled => 503,
             Self::Network => 504,
             Self::NoSpace => 507,
+        }
+    }
+
+    /// The code of gRPC's status for this kind.
+    #[must_use]
+    pub fn grpc_code(self) -> i32 {
+        match self {
+            Self::Cancelled => 1,
+            Self::InvalidInput => 3,
+            Self::NotFound => 5,
+            Self::AlreadyExists => 6,
+            Self::PermissionDenied => 7,
+            Self::RateLimited | Self::NoSpace => 8,
+            Self::Changed => 10,
+            Self::Unsupported => 12,
+            Self::Internal => 13,
+            Self::Unavailable | Self::Network | Self::SessionExpired => 14,
+            Self::Corrupt => 15,
+            Self::Unauthenticated => 16,
         }
     }
 }

@@ -30,6 +30,7 @@
 //! All are on by default. A program that embeds bae turns them off with `default-features = false`.
 //! - `cli`: the program `bae`: arguments, progress bars, logging to the terminal.
 //! - `ftp`, `sftp`: these protocols. HTTP, WebDAV and S3 are always there, and torrents.
+//! - `grpc`: the gRPC API of the daemon.
 //!
 //! Building needs libtorrent-rasterbar 2.0.8 or later of version 2.0, with its headers, and a C++17 compiler.
 //!

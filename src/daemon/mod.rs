@@ -30,6 +30,8 @@ mod aria2;
 pub mod commands;
 mod content;
 mod folders;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod logs;
 mod metrics;
 mod openapi;

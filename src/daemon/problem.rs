@@ -72,6 +72,8 @@ impl IntoResponse for Problem {
             hint: error.hint_text(),
         };
         let mut response = (status, Json(body)).into_response();
+        // For dialects that show errors in another form.
+        response.extensions_mut().insert(error.clone());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {

@@ -45,13 +45,15 @@ pub fn router(state: &ApiState) -> Router {
     if dialects.transmission {
         routes = routes.merge(transmission::router(state));
     }
+    #[cfg(feature = "grpc")]
+    let routes = routes.merge(super::grpc::router(state));
     let base_path = state.options().base_path.as_str();
     let routes = match base_path {
         "" => routes,
         base => Router::new().nest(base, routes.clone()).merge(routes),
     };
     // The page is not nested: it is at `/base/`, where nested routes have only `/base`.
-    routes
+    let routes = routes
         .merge(page::router(state))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -59,7 +61,10 @@ pub fn router(state: &ApiState) -> Router {
         .layer(from_fn(limit_time))
         .layer(from_fn(secure_headers))
         .layer(from_fn_with_state(state.clone(), cors::allow_origins))
-        .layer(from_fn_with_state(state.clone(), guard::check_host))
+        .layer(from_fn_with_state(state.clone(), guard::check_host));
+    #[cfg(feature = "grpc")]
+    let routes = routes.layer(from_fn(super::grpc::translate_refusals));
+    routes
 }
 
 /// The routes for service managers and load balancers.
@@ -74,8 +79,7 @@ pub(super) fn health_routes() -> Routes {
 
 /// 200 when all listeners accept connections and the catalog answers.
 async fn ready(State(state): State<ApiState>) -> Response {
-    let answers = state.engine().catalog().flush().await.is_ok();
-    match state.is_ready() && answers {
+    match state.answers().await {
         true => "ready\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }

@@ -17,7 +17,7 @@ use crate::{
     config::ApiOptions,
     engine::{Engine, StreamedImport, Streams},
     error::Result,
-    queue::Queue,
+    queue::{DownloadId, Queue},
 };
 
 /// The state of the API. Clones share it.
@@ -31,6 +31,7 @@ struct Shared {
     access: Access,
     logs: LogLines,
     started: Instant,
+    run_id: String,
     is_ready: AtomicBool,
     /// Imports that were read last, the latest first.
     opened: Mutex<VecDeque<Arc<StreamedImport>>>,
@@ -48,12 +49,14 @@ impl ApiState {
         let config = queue.engine().config();
         let options = config.api.clone();
         let access = Access::open(&config.data_dir, &options)?;
+        let run_id = DownloadId::random()?.to_string();
         Ok(Self(Arc::new(Shared {
             queue,
             options,
             access,
             logs,
             started: Instant::now(),
+            run_id,
             is_ready: AtomicBool::new(false),
             opened: Mutex::default(),
         })))
@@ -90,6 +93,17 @@ impl ApiState {
     #[must_use]
     pub fn started(&self) -> Instant {
         self.0.started
+    }
+
+    /// A random text of this run of the daemon: counts of another run have another one.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.0.run_id
+    }
+
+    /// Whether all listeners accept connections, and the catalog answers.
+    pub async fn answers(&self) -> bool {
+        self.is_ready() && self.engine().catalog().flush().await.is_ok()
     }
 
     /// Whether all listeners accept connections.

@@ -11,6 +11,7 @@ mod downloads;
 mod events;
 mod feeds;
 mod folder;
+mod grpc;
 mod logs;
 mod openapi;
 mod page;
