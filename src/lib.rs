@@ -32,6 +32,8 @@
 //! - `ftp`, `sftp`: these protocols. HTTP, WebDAV and S3 are always there, and torrents.
 //! - `grpc`: the gRPC API of the daemon.
 //!
+//! Off by default is `otel`: the program sends traces to a collector of OpenTelemetry.
+//!
 //! Building needs libtorrent-rasterbar 2.0.8 or later of version 2.0, with its headers, and a C++17 compiler.
 //!
 //! Modules that this page does not list are for the program and its tests; they change in any release.

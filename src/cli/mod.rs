@@ -18,6 +18,8 @@ mod remote;
 mod secret;
 mod streams;
 mod telemetry;
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -40,10 +42,10 @@ use crate::{
 pub async fn run(cli: Cli) -> ExitCode {
     let out = Output::new(cli.global.output_options(), Stderr::default());
     let done = execute(cli, out.clone()).await;
-    match done {
-        Ok(code) => code.into(),
-        Err(failure) => exit_code(Err(failure), &out).into(),
-    }
+    let code = done.unwrap_or_else(|failure| exit_code(Err(failure), &out));
+    #[cfg(feature = "otel")]
+    traces::close();
+    code.into()
 }
 
 /// Reports the error of a command, and returns its exit code.

@@ -16,8 +16,12 @@ use std::{
 use indicatif::MultiProgress;
 use tracing::Metadata;
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, registry::LookupSpan,
-    util::SubscriberInitExt,
+    EnvFilter, Layer,
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    registry,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 use super::streams::Streams;
@@ -126,12 +130,16 @@ pub(super) fn init(stderr: &Stderr, verbose: u8, quiet: bool, format: LogFormat)
     })?;
     let colour = stderr.streams().stderr_is_terminal() && !no_color();
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr.clone()).with_ansi(colour);
-    let kept = tracing_subscriber::registry().with(filter).with(kept_lines(log_lines()));
-    let installed = match format {
-        LogFormat::Text => kept.with(lines).try_init(),
-        LogFormat::Json => kept.with(lines.json()).try_init(),
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
-    installed.map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
+    // A filter of these layers alone: it must not hide spans from traces.
+    let lines = lines.and_then(kept_lines(log_lines())).with_filter(filter);
+    let subscriber = registry().with(lines);
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(super::traces::layer()?);
+    subscriber.try_init().map_err(|e| Error::new(Kind::Internal, "start of logging").because(e))
 }
 
 /// The last lines of the log of this process.

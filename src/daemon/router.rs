@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
+use tracing::Instrument as _;
 
 use super::{
     access::{cors, guard},
@@ -52,6 +53,7 @@ pub fn router(state: &ApiState) -> Router {
         "" => routes,
         base => Router::new().nest(base, routes.clone()).merge(routes),
     };
+    let routes = routes.layer(from_fn(trace));
     // The page is not nested: it is at `/base/`, where nested routes have only `/base`.
     let routes = routes
         .merge(page::router(state))
@@ -102,6 +104,20 @@ async fn limit_time(request: Request, next: Next) -> Response {
             Problem::with_status(StatusCode::REQUEST_TIMEOUT, error).into_response()
         }
     }
+}
+
+/// The span of a request, for log lines and traces. Paths are those of the routes: real ones may name files.
+async fn trace(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let span = tracing::info_span!(
+        "request",
+        method = %request.method(),
+        route = route.map(MatchedPath::as_str),
+        status = tracing::field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
+    response
 }
 
 /// Headers of every answer that has no others.
