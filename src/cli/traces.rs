@@ -53,7 +53,9 @@ fn provider(endpoint: Option<String>) -> Result<SdkTracerProvider> {
         None => builder,
     };
     let exporter = builder.build().map_err(|e| {
-        Error::new(Kind::InvalidInput, "the collector of traces").because(e).hint(format!("see {}", SWITCHES[0]))
+        Error::new(Kind::InvalidInput, "the collector of traces")
+            .because(e)
+            .hint(format!("see {}", SWITCHES[0]))
     })?;
     let resource = Resource::builder();
     let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
@@ -110,7 +112,8 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let _import = tracing::info_span!("import", id = "0123abcd").entered();
             let _upload = tracing::info_span!("upload", object = "key-of-an-object").entered();
-            let _foreign = tracing::info_span!(target: "hyper", "secret-of-another-crate").entered();
+            let _foreign =
+                tracing::info_span!(target: "hyper", "secret-of-another-crate").entered();
         });
         provider.shutdown().unwrap();
         let (head, body) = collector.join().unwrap();
