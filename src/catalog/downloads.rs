@@ -77,8 +77,8 @@ fn download_key(row: &Row<'_>) -> Result<DownloadKey> {
 fn insert(db: &dyn Sql, new: &NewDownloadRow) -> Result<u64> {
     let sql = "UPDATE queue_numbers SET last = last + 1 RETURNING last";
     let number: Option<i64> = scalar(db, sql, values![])?;
-    let number =
-        number.ok_or_else(|| Error::new(Kind::Corrupt, "the queue has no number for a download"))?;
+    let number = number
+        .ok_or_else(|| Error::new(Kind::Corrupt, "the queue has no number for a download"))?;
     let sql = "INSERT INTO queue_downloads(num, id, record) VALUES(?, ?, ?)";
     db.execute(sql, values![number, &new.id, &new.record])?;
     if let Some(bytes) = &new.torrent_file {

@@ -16,11 +16,7 @@ use std::{
 use indicatif::MultiProgress;
 use tracing::Metadata;
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    fmt::MakeWriter,
-    layer::SubscriberExt as _,
-    registry,
-    registry::LookupSpan,
+    EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt as _, registry, registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
 

@@ -96,9 +96,14 @@ async fn method_not_allowed() -> Problem {
     Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
+/// Limits the time until the answer. The handler runs to its end even if the time is over or the client is gone: what it
+/// committed in the catalog must also reach the store in memory.
 async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
+    let handler = tokio::spawn(next.run(request));
+    match tokio::time::timeout(REQUEST_TIMEOUT, handler).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(e)) => Problem::from(Error::new(Kind::Internal, "the request panicked").because(e))
+            .into_response(),
         Err(_) => {
             let error = Error::new(Kind::Network, "the request took too long");
             Problem::with_status(StatusCode::REQUEST_TIMEOUT, error).into_response()
@@ -134,4 +139,38 @@ async fn secure_headers(request: Request, next: Next) -> Response {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::Body;
+    use tokio::sync::Notify;
+    use tower_service::Service as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_runs_to_its_end_when_its_client_is_gone() {
+        let (started, may_end, ended) = <(Arc<Notify>, Arc<Notify>, Arc<Notify>)>::default();
+        let signals = (Arc::clone(&started), Arc::clone(&may_end), Arc::clone(&ended));
+        let handler = move || {
+            let (started, may_end, ended) = signals.clone();
+            async move {
+                started.notify_one();
+                may_end.notified().await;
+                ended.notify_one();
+            }
+        };
+        let mut router: Router =
+            Router::new().route("/", axum::routing::get(handler)).layer(from_fn(limit_time));
+        let answer = router.call(Request::new(Body::empty()));
+        tokio::select! {
+            _ = answer => panic!("the handler has not ended"),
+            () = started.notified() => {}
+        }
+        may_end.notify_one();
+        ended.notified().await;
+    }
 }
