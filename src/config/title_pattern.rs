@@ -79,7 +79,7 @@ impl Word {
         title.match_indices(&self.text).any(|(at, found)| {
             let before = title[..at].chars().next_back();
             let after = title[at + found.len()..].chars().next();
-            !(starts && is_part(before)) && !(ends && is_part(after))
+            !(starts && is_part(before) || ends && is_part(after))
         })
     }
 }

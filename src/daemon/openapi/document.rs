@@ -10,9 +10,6 @@ use serde_json::{Map, Value, json};
 use super::operation::{Content, Description, SchemaOf};
 use crate::daemon::{access::SESSION_COOKIE, problem};
 
-/// Bits of integers in JavaScript, beyond which clients round. Not a limit of bae.
-const LARGEST: u64 = u64::MAX;
-
 /// The document of all routes, for a daemon below `base_path`.
 pub(in crate::daemon) fn document(described: &[(String, Description)], base_path: &str) -> Value {
     let mut schemas = Schemas::new();
@@ -205,7 +202,7 @@ fn bounded(schema: Value) -> Value {
         fn transform(&mut self, schema: &mut schemars::Schema) {
             let format = schema.get("format").and_then(Value::as_str);
             if matches!(format, Some("uint" | "uint64")) {
-                schema.insert("maximum".into(), LARGEST.into());
+                schema.insert("maximum".into(), u64::MAX.into());
             }
             transform_subschemas(self, schema);
         }

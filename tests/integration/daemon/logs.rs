@@ -24,10 +24,9 @@ fn the_log_is_read_with_all_rights_only_and_shows_no_passkey() {
     // The line is written after the event.
     let line = loop {
         let page = lines(&daemon, "from=0&level=warn&limit=1000");
-        let found = page["lines"].as_array().unwrap().iter();
-        let found = found.cloned().find(|line| line["text"].as_str().unwrap().contains("feed"));
-        if let Some(line) = found {
-            break line;
+        let mut found = page["lines"].as_array().unwrap().iter();
+        if let Some(line) = found.find(|line| line["text"].as_str().unwrap().contains("feed")) {
+            break line.clone();
         }
         daemon.call("POST", "/api/v1/feeds/f/refresh", "");
     };
