@@ -48,6 +48,7 @@ pub mod systemd;
 mod tls;
 mod transmission;
 
+#[cfg(feature = "cli")]
 pub(crate) use self::rest::DownloadView;
 pub use self::{
     logs::{LogLevel, LogLine, LogLines, LogPage},

@@ -21,6 +21,7 @@ use axum::{
 };
 use serde_json::Value;
 
+#[cfg(feature = "cli")]
 pub(crate) use self::views::DownloadView;
 use super::{
     access::{guard, require},
