@@ -14,7 +14,7 @@ use crate::{
     units::{KIB, MIB},
 };
 
-/// The smallest part on storages that declare none: that of S3.
+/// The smallest part on storages that declare none and take parts in any order: that of S3.
 const MIN_PART: u64 = 5 * MIB;
 /// The length of ordered parts must be a multiple of this.
 pub(super) const ORDERED_STEP: u64 = 256 * KIB;
@@ -117,6 +117,7 @@ fn compose_with_unit(
 fn part_len(len: u64, limits: &CompositionLimits, unit: u64) -> u64 {
     let min_len = match limits.capabilities.copy {
         CopySupport::Ranges { min_part } => min_part.max(1),
+        CopySupport::No | CopySupport::Whole if limits.capabilities.ordered_parts => ORDERED_STEP,
         CopySupport::No | CopySupport::Whole => MIN_PART,
     };
     // Ordered parts need not follow the chunk grid: such a storage copies whole objects at most.
@@ -230,6 +231,15 @@ mod tests {
         let plan = plan_composition(len, &runs, &drive).unwrap();
         assert!(plan.layout.part_len.is_multiple_of(ORDERED_STEP));
         assert_eq!(sent(&plan).len() as u64, plan.layout.part_count());
+    }
+
+    #[test]
+    fn ordered_parts_are_as_long_as_the_chunks_that_are_sent_as_they_arrive() {
+        let (len, runs) = whole_objects(&[MIB; 6]);
+        let capabilities = capabilities(CopySupport::Whole, true);
+        let limits = CompositionLimits { capabilities, chunk_len: MIB, max_sent: MIB };
+        let plan = plan_composition(len, &runs, &limits).unwrap();
+        assert_eq!((plan.layout.part_len, longest_sent_part(&plan)), (MIB, MIB));
     }
 
     #[test]

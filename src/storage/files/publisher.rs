@@ -462,9 +462,12 @@ impl Publisher {
     }
 
     /// Reads stored bytes into blocks of the one memory budget.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the budget can never hold so many bytes; errors of the storage.
     pub(in crate::storage) async fn read(&self, range: Range<u64>) -> Result<Payload> {
-        let (_permit, mut reservation) =
-            self.pressure.acquire_read_back(range.end - range.start).await;
+        let len = range.end - range.start;
+        let (_permit, mut reservation) = self.pressure.acquire_read_back(len).await?;
         let pool = self.pressure.pool();
         let mut payload = Payload::default();
         let mut at = range.start;

@@ -13,7 +13,11 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, futures::Notified};
 
-use crate::memory::{BlockPool, Mark, Reservation};
+use crate::{
+    error::{Error, Kind, Result},
+    hints::{Setting, hint},
+    memory::{BlockPool, Mark, Reservation},
+};
 
 /// The counters that all writers of one pool share.
 #[derive(Debug)]
@@ -123,13 +127,23 @@ impl Pressure {
     /// Waits for the permit to read `len` stored bytes back into the pool, and then until they fit below
     /// [`Mark::ReadBack`] together with all it holds. The rest stays free for bytes from peers. The held bytes drain
     /// without this read, so the wait ends.
+    ///
+    /// # Errors
+    /// `InvalidInput` when `len` is above the mark.
     pub(in crate::storage) async fn acquire_read_back(
         &self,
         len: u64,
-    ) -> (Option<SemaphorePermit<'_>>, Reservation) {
+    ) -> Result<(Option<SemaphorePermit<'_>>, Reservation)> {
+        let most = self.pool.mark(Mark::ReadBack);
+        if to_usize(len) > most {
+            let text = format!(
+                "a part of {len} bytes must be read back from storage, and the memory budget allows {most}"
+            );
+            return Err(Error::new(Kind::InvalidInput, text).hint(hint!["raise ", Setting::Memory]));
+        }
         // The semaphore is never closed.
         let permit = self.read_back.acquire().await.ok();
-        (permit, self.pool.reserve(to_usize(len), Mark::ReadBack).await)
+        Ok((permit, self.pool.reserve(to_usize(len), Mark::ReadBack).await))
     }
 
     pub(super) fn seal(&self, len: u64) {
@@ -180,4 +194,18 @@ impl Drop for InFlightBytes {
 
 fn to_usize(len: u64) -> usize {
     usize::try_from(len).expect("these bytes are in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_never_fits_is_an_error_instead_of_a_wait() {
+        let pressure = Pressure::new(BlockPool::new(4 << 20));
+        drop(pressure.acquire_read_back(3 << 20).await.unwrap());
+        let refused = pressure.acquire_read_back((3 << 20) + 1).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::InvalidInput);
+        assert!(refused.report().contains("3145729 bytes"), "{}", refused.report());
+    }
 }
