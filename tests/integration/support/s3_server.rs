@@ -267,11 +267,15 @@ impl S3Server {
         });
     }
 
-    /// Puts an object that is not bae's.
+    /// Puts an object that is not bae's. Returns when the server answers with this version of it.
     pub(crate) fn put(&self, bucket: &str, key: &str, body: Vec<u8>) {
         let client = self.client();
         let put = block_on(client.put_object().bucket(bucket).key(key).body(body.into()).send());
-        put.unwrap_or_else(|e| panic!("put {key}: {e:?}"));
+        let put = put.unwrap_or_else(|e| panic!("put {key}: {e:?}"));
+        wait_until("the object is the new one", LONG, || {
+            let head = block_on(client.head_object().bucket(bucket).key(key).send());
+            head.is_ok_and(|head| head.e_tag == put.e_tag)
+        });
     }
 
     pub(crate) fn remove(&self, bucket: &str, key: &str) {
