@@ -120,22 +120,16 @@ impl Engine {
         let row = self.catalog.find(import_ref).await?;
         let contents = self.catalog.contents(&row.id).await?;
         let ImportDetails { files, meta, store, .. } = self.details(&row, contents).await?;
-        let stored = |range: &Range<u64>| {
-            let mut set = RangeSet::new();
-            set.insert(range.clone());
-            store.durable_bytes(&set)
-        };
+        let (durable, payload) = durable_payload(&store);
         let real = files.iter().enumerate().filter(|(_, file)| !file.pad);
         let files = real.map(|(index, file)| FileProgress {
             path: file.path.clone(),
             selected: is_selected(row.selected.as_deref(), index),
-            stored: stored(&file.range),
+            stored: durable.len_within(file.range.clone()),
             range: file.range.clone(),
         });
-        let is_whole = |range: Range<u64>| {
-            let len: u64 = store.layout().unpadded(range.clone()).map(|r| r.end - r.start).sum();
-            stored(&range) == len
-        };
+        let is_whole =
+            |range: Range<u64>| durable.len_within(range.clone()) == payload.len_within(range);
         let pieces = meta.iter().flat_map(|meta| (0..meta.pieces()).map(|n| meta.piece_range(n)));
         Ok(ContentProgress {
             files: files.collect(),
@@ -184,8 +178,7 @@ impl Engine {
         let row = self.catalog.find(import_ref).await?;
         let contents = self.catalog.contents(&row.id).await?;
         let ImportDetails { files, store, .. } = self.details(&row, contents).await?;
-        let (stored, payload) = (store.durable_ranges(), store.layout().all_unpadded());
-        let stored = stored.intersect(&payload);
+        let (stored, payload) = durable_payload(&store);
         let (len, count) = (u128::from(store.layout().len()), cells.max(1) as u128);
         let border = |cell: u128| u64::try_from(len * cell / count).unwrap_or(u64::MAX);
         #[allow(clippy::cast_precision_loss, reason = "a share, shown as a colour")]
@@ -220,6 +213,12 @@ impl Engine {
         let summary = summary(row, store.durable_bytes(&wanted));
         Ok(ImportDetails { summary, files, meta, store })
     }
+}
+
+/// The durable ranges of an import, and all of its ranges; both without padding.
+fn durable_payload(store: &ImportStore) -> (RangeSet, RangeSet) {
+    let payload = store.layout().all_unpadded();
+    (store.durable_ranges().intersect(&payload), payload)
 }
 
 /// Selected bytes that are stored, where the catalog has the number: for a complete import.

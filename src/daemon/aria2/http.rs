@@ -37,12 +37,12 @@ const EXTENSIONS: &[&str] = &["chrome-extension://", "moz-extension://", "safari
 
 /// JSON-RPC by POST.
 pub(super) async fn post(State(aria2): State<Aria2>, request: Request) -> Response {
+    let peer = Peer::of(&request);
     let (parts, body) = request.into_parts();
     let origin = match allowed_origin(&aria2, &parts.method, &parts.headers) {
         Ok(origin) => origin,
         Err(refused) => return *refused,
     };
-    let peer = parts.extensions.get().copied().unwrap_or(Peer::Unknown);
     let is_small = is_small(&parts.headers);
     let mut caller = Caller::new(peer, parts.headers, true);
     let response = match read(&aria2, is_small, body).await {
@@ -54,12 +54,12 @@ pub(super) async fn post(State(aria2): State<Aria2>, request: Request) -> Respon
 
 /// A WebSocket, or one call in the query of the URL that only reads.
 pub(super) async fn get(State(aria2): State<Aria2>, request: Request) -> Response {
+    let peer = Peer::of(&request);
     let (mut parts, _) = request.into_parts();
     let origin = match allowed_origin(&aria2, &parts.method, &parts.headers) {
         Ok(origin) => origin,
         Err(refused) => return *refused,
     };
-    let peer = parts.extensions.get().copied().unwrap_or(Peer::Unknown);
     if parts.headers.contains_key(header::UPGRADE) {
         return match WebSocketUpgrade::from_request_parts(&mut parts, &aria2).await {
             Ok(upgrade) => socket::upgrade(&aria2, upgrade, Caller::new(peer, parts.headers, true)),
@@ -77,12 +77,12 @@ pub(super) async fn get(State(aria2): State<Aria2>, request: Request) -> Respons
 
 /// XML-RPC.
 pub(super) async fn xml(State(aria2): State<Aria2>, request: Request) -> Response {
+    let peer = Peer::of(&request);
     let (parts, body) = request.into_parts();
     let origin = match allowed_origin(&aria2, &parts.method, &parts.headers) {
         Ok(origin) => origin,
         Err(refused) => return *refused,
     };
-    let peer = parts.extensions.get().copied().unwrap_or(Peer::Unknown);
     let is_small = is_small(&parts.headers);
     let mut caller = Caller::new(peer, parts.headers, true);
     let body = match read(&aria2, is_small, body).await {

@@ -28,11 +28,11 @@ use self::{
     select::choose,
 };
 use super::{
-    ByteStream, FetchOptions, ListedFile, Listing, Protocol, RangeRequest, RemoteFile, Rendition,
-    UrlTarget, display_url,
+    ByteStream, FetchOptions, Protocol, RangeRequest, RemoteFile, Rendition, UrlTarget,
+    display_url,
     hls::check_web_url,
     http::Http,
-    segments::{ListClient, MAX_LIST_LEN, decode, decode_head, stem_of},
+    segments::{ListClient, MAX_LIST_LEN, as_target, decode, decode_head, stem_of},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -80,21 +80,10 @@ impl Dash {
         let client = ListClient::new(&self.http, list.requested_url.clone(), &self.options).await;
         let stem = stem_of(&list.requested_url);
         let builder = Builder { client: &Arc::new(client), list, stem: &stem };
-        let mut files = builder.build(&chosen).await.map_err(with_url)?;
-        if files.len() == 1
-            && let Some((_, file)) = files.pop()
-        {
-            return Ok(UrlTarget::File(file));
-        }
-        let listed = |(path, remote)| ListedFile { path, remote };
-        let mut files: Vec<_> = files.into_iter().map(listed).collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let (url, skipped) = (list.url.clone(), Vec::new());
-        Ok(UrlTarget::Folder(Listing { url, name: stem, files, skipped }))
+        let files = builder.build(&chosen).await.map_err(with_url)?;
+        Ok(as_target(list, stem, files))
     }
-}
 
-impl Dash {
     /// The representations in the first period of the manifest with the text `bytes`.
     pub(super) fn renditions_of(&self, list: &RemoteFile, bytes: &[u8]) -> Result<Vec<Rendition>> {
         let periods = manifest::parse(&decode(bytes)?, &list.url)?;

@@ -39,10 +39,10 @@ use self::{
     variables::Variables,
 };
 use super::{
-    ByteStream, FetchOptions, ListedFile, Listing, Protocol, RangeRequest, RemoteFile, Rendition,
-    UrlTarget, display_url,
+    ByteStream, FetchOptions, Protocol, RangeRequest, RemoteFile, Rendition, UrlTarget,
+    display_url,
     http::Http,
-    segments::{BuiltFile, ListClient, MAX_LIST_LEN, decode, decode_head, stem_of},
+    segments::{BuiltFile, ListClient, MAX_LIST_LEN, as_target, decode, decode_head, stem_of},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -86,7 +86,11 @@ impl Hls {
             return Ok(UrlTarget::Folder(listing));
         }
         let files = build_files(&client, tracks, &stem).await.map_err(with_url)?;
-        Ok(into_target(list, &stem, files))
+        let remote = |(path, file): (String, BuiltFile)| {
+            let remote = file.into_remote(list, path.clone());
+            (path, remote)
+        };
+        Ok(as_target(list, stem, files.into_iter().map(remote).collect()))
     }
 
     /// The renditions of the stream whose playlist has the text `bytes`.
@@ -96,27 +100,6 @@ impl Hls {
             Playlist::Media(_) => Ok(Vec::new()),
         }
     }
-}
-
-/// One file as it is, several as a folder.
-fn into_target(list: &RemoteFile, stem: &str, mut files: Vec<(String, BuiltFile)>) -> UrlTarget {
-    if files.len() == 1
-        && let Some((name, file)) = files.pop()
-    {
-        return UrlTarget::File(file.into_remote(list, name));
-    }
-    let listed = |(path, file): (String, BuiltFile)| {
-        let remote = file.into_remote(list, path.clone());
-        ListedFile { path, remote }
-    };
-    let mut files: Vec<_> = files.into_iter().map(listed).collect();
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    UrlTarget::Folder(Listing {
-        url: list.url.clone(),
-        name: stem.to_owned(),
-        files,
-        skipped: Vec::new(),
-    })
 }
 
 #[async_trait]

@@ -47,7 +47,7 @@ pub(super) use self::{
     file::{ListReload, LiveSource},
     join::{Mp4Track, join},
     list_text::{MAX_LIST_LEN, decode, decode_head},
-    names::stem_of,
+    names::{as_target, stem_of},
     outcome::Outcome,
     patch::box_header,
     segment::{Label, Segment, Source},

@@ -1,8 +1,10 @@
-//! Names of the files of a stream. Pure.
+//! The files of a stream and their names. Pure.
 
 use url::Url;
 
-use crate::protocols::url_paths::last_segment_or_host;
+use crate::protocols::{
+    ListedFile, Listing, RemoteFile, UrlTarget, url_paths::last_segment_or_host,
+};
 
 /// Suffixes of lists, which the files of the stream do not keep.
 const LIST_SUFFIXES: [&str; 4] = [".m3u8", ".m3u", ".mpd", ".gz"];
@@ -17,6 +19,22 @@ pub(in crate::protocols) fn stem_of(url: &Url) -> String {
         stem.truncate(stem.len() - suffix.len());
     }
     stem
+}
+
+/// One file as it is; several, each with its path, as the folder `name`.
+pub(in crate::protocols) fn as_target(
+    list: &RemoteFile,
+    name: String,
+    mut files: Vec<(String, RemoteFile)>,
+) -> UrlTarget {
+    if files.len() == 1
+        && let Some((_, file)) = files.pop()
+    {
+        return UrlTarget::File(file);
+    }
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    let files = files.into_iter().map(|(path, remote)| ListedFile { path, remote }).collect();
+    UrlTarget::Folder(Listing { url: list.url.clone(), name, files, skipped: Vec::new() })
 }
 
 #[cfg(test)]
