@@ -17,7 +17,7 @@ std::string failure_text();
 
 } // namespace bae
 
-// cxx calls this for each function that may throw, instead of its own version.
+// Handles exceptions in all functions of the bridge that may throw. Replaces the default of cxx.
 namespace rust {
 namespace behavior {
 template <typename Try, typename Fail> static void trycatch(Try&& func, Fail&& fail) noexcept {

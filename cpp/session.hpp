@@ -3,7 +3,7 @@
 //
 // Threads: libtorrent's session is thread-safe, so any thread may call anything at any time. The
 // session must not end during a call (session/native.rs). The destructor may wait for libtorrent's
-// network thread, and runs on a thread of its own.
+// network thread, so it runs on a separate thread.
 #pragma once
 
 #include <memory>
